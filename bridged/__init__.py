@@ -1,0 +1,3 @@
+"""One dependable service out of many lent ComfyUI servers."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,3 @@
+from bridged.cli.main import main
+
+main()

@@ -1,0 +1,71 @@
+"""One attempt on one backend, as its actor keeps it: what is wanted, what is known, how it ended."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import trio
+
+from bridged.comfy.protocol import Errored, Interrupted, PromptProgress, Succeeded
+from bridged.model import Attempt, Job
+
+
+class Desired(enum.Enum):
+    """What the dispatcher wants of an attempt; the actor works towards it until the backend confirms."""
+
+    RUN = enum.auto()
+    CANCEL = enum.auto()
+
+
+class Lost(enum.Enum):
+    """Ends that no backend announces."""
+
+    WITHDRAWN = "it was taken back before it started"
+    GONE = "the backend does not know the prompt any more (was it restarted, or its queue cleared?)"
+    UNREACHABLE = "the backend could not be reached for too long"
+
+
+Outcome = Succeeded | Interrupted | Errored | Lost
+
+
+class Follow:
+    """The state of one attempt. Only its backend's actor changes it."""
+
+    def __init__(self, job: Job, attempt: Attempt, now: float) -> None:
+        self.job = job
+        self.attempt = attempt
+        self.desired = Desired.RUN
+        self.progress = PromptProgress(job.graph)
+        self.outputs: dict[str, dict[str, Any] | None] = {}
+        """node id -> its output, from `executed` events"""
+        self.interruptible: trio.CancelScope | None = None
+        """what a revocation may cancel at once: transfers, never a request that changes something"""
+        self.posted = False
+        """POST /prompt was begun: from here on the backend may have it"""
+        self.settled = trio.Event()
+        """that POST was answered, or its fate was looked up"""
+        self.started = False
+        self.left_queue = False
+        self.gap = False
+        """events may have been missed: outputs come from the history"""
+        self.ended = trio.Event()
+        self.outcome: Outcome | None = None
+        self.last_heard = now
+
+    @property
+    def prompt_id(self) -> str:
+        return self.attempt.prompt_id
+
+    @property
+    def on_backend(self) -> bool:
+        """Whether it may be in the backend's queue right now."""
+        return self.posted and not self.left_queue and not self.ended.is_set()
+
+    def end(self, outcome: Outcome) -> None:
+        """How it ended; the first report counts."""
+        if self.outcome is None:
+            self.outcome = outcome
+            self.left_queue = self.left_queue or isinstance(outcome, Lost)
+            self.settled.set()
+            self.ended.set()

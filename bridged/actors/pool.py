@@ -1,0 +1,142 @@
+"""All backends: one supervised child per backend, each with its own cancel scope, kept as the configuration says.
+
+A child that crashes is logged, cooled down and started again with its attempts; the others never notice. A removed
+backend finishes what runs on it and then ends; one whose address changed does the same and comes back as the new one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import trio
+
+from bridged.actors.backend import BackendActor, Shared
+from bridged.config.schema import Backend
+from bridged.errors import BackendUnavailable
+
+log = logging.getLogger(__name__)
+
+COOL_DOWN = 5.0
+"""seconds before a crashed child is started again"""
+
+
+class _Child:
+    def __init__(self, config: Backend) -> None:
+        self.config = config
+        self.wanted: Backend | None = config
+        """what is to run under this name: None once it was removed"""
+        self.changed = trio.Event()
+        self.actor: BackendActor | None = None
+        self.crashed = False
+
+
+class Pool:
+    """`run` owns the backends' nursery; `apply` may be called before and after it began."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._dispatcher = shared.dispatcher
+        self._children: dict[str, _Child] = {}
+        self._nursery: trio.Nursery | None = None
+        self._removed = trio.Event()
+
+    def actor(self, name: str) -> BackendActor:
+        """The running actor of a backend. Raises KeyError: there is none of that name."""
+        actor = self._children[name].actor
+        if actor is None:
+            raise KeyError(name)
+        return actor
+
+    def is_crashed(self, name: str) -> bool:
+        """Whether its actor crashed and now cools down."""
+        child = self._children.get(name)
+        return child is not None and child.crashed
+
+    async def wait_removed(self, name: str) -> None:
+        """Until a backend that is not wanted any more has finished and is gone."""
+        while name in self._children:
+            await self._removed.wait()
+
+    def apply(self, backends: Iterable[Backend]) -> None:
+        """Makes the pool be these backends. What did not change is not touched."""
+        wanted = {backend.name: backend for backend in backends}
+        for name, child in self._children.items():
+            new = wanted.get(name)
+            if child.wanted == new:
+                continue
+            child.wanted = new
+            child.changed.set()
+            child.changed = trio.Event()
+            same_place = new is not None and _place(new) == _place(child.config)
+            self._configure(new or child.config, draining=new is None or not same_place)
+            if new is not None and same_place:
+                child.config = new
+        for name, backend in wanted.items():
+            if name not in self._children:
+                self._add(backend)
+
+    async def free(self, name: str) -> bool:
+        """Frees memory on one backend. False where it could not be asked."""
+        try:
+            await self.actor(name).free()
+        except (KeyError, BackendUnavailable) as error:
+            log.info("backend %s: not freed: %s", name, error)
+            return False
+        return True
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for name, child in self._children.items():
+                nursery.start_soon(self._supervise, name, child)
+            await trio.sleep_forever()
+
+    def _add(self, backend: Backend) -> None:
+        child = _Child(backend)
+        self._children[backend.name] = child
+        self._configure(backend, draining=backend.drain)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._supervise, backend.name, child)
+
+    def _configure(self, backend: Backend, *, draining: bool) -> None:
+        self._dispatcher.on_backend_configured(
+            backend.name, max_running=backend.max_running, draining=draining or backend.drain
+        )
+
+    async def _supervise(self, name: str, child: _Child) -> None:
+        while child.wanted is not None:
+            child.config = child.wanted
+            child.actor = actor = BackendActor(child.config, self._shared)
+            self._configure(child.config, draining=False)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._run_again_after_crashes, name, child, actor)
+                await self._until_replaced(child)
+                await actor.wait_empty()
+                nursery.cancel_scope.cancel()
+            await actor.aclose()
+        del self._children[name]
+        self._removed.set()
+        self._removed = trio.Event()
+        self._dispatcher.on_backend_removed(name)
+        log.info("backend %s was removed", name)
+
+    async def _until_replaced(self, child: _Child) -> None:
+        while child.wanted is not None and _place(child.wanted) == _place(child.config):
+            await child.changed.wait()
+
+    async def _run_again_after_crashes(self, name: str, child: _Child, actor: BackendActor) -> None:
+        while True:
+            try:
+                await actor.run()
+            except* Exception:
+                child.crashed = True
+                log.exception("backend %s: its actor crashed; it starts again in %g s", name, COOL_DOWN)
+            self._dispatcher.on_backend_down(name, "its actor crashed and cools down")
+            await trio.sleep(COOL_DOWN)
+            child.crashed = False
+
+
+def _place(backend: Backend) -> tuple[str, dict[str, str]]:
+    return backend.url, backend.headers

@@ -1,0 +1,116 @@
+"""The Quart application: what all dialects share (services, errors, reading bodies)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+import trio
+from quart import Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from bridged.actors.dispatcher import Dispatcher
+from bridged.actors.intake import Intake
+from bridged.actors.pool import Pool
+from bridged.actors.session import Clients
+from bridged.catalogue import Catalogue
+from bridged.config.schema import Settings
+from bridged.errors import BadRequest, BridgedError, TooLarge
+from bridged.files.spool import Spool
+
+log = logging.getLogger(__name__)
+
+MAX_JSON = 16 * 1024 * 1024
+"""bytes of a JSON body: values only, files go through /upload"""
+
+KEPT_STATUS = frozenset({401, 403, 408, 413, 429, 503})
+"""statuses the bridge dialect uses as they are; every other fault of a request is 400 there (wire contract)"""
+
+
+class Services(msgspec.Struct, frozen=True):
+    """What handlers may use. `status` gives the facts of `GET /status`."""
+
+    dispatcher: Dispatcher
+    clients: Clients
+    intake: Intake
+    pool: Pool
+    spool: Spool
+    settings: Callable[[], Settings]
+    catalogue: Callable[[], Catalogue]
+    generation_count: Callable[[], int]
+    status: Callable[[], dict[str, Any]]
+
+
+def json_response(value: Any, status: int = 200, **headers: str) -> Response:
+    return Response(msgspec.json.encode(value), status, headers, content_type="application/json")
+
+
+def error_response(error: BridgedError) -> Response:
+    status = error.status if error.status in KEPT_STATUS or error.status >= 500 else 400
+    headers = {"Retry-After": "5"} if status in (429, 503) else {}
+    return json_response({"detail": str(error)}, status, **headers)
+
+
+def create_app(services: Services) -> QuartTrio:
+    """The application with all dialects registered."""
+    from bridged.api import admin, bridge  # each registers its routes; neither knows the other
+
+    app = QuartTrio("bridged", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = None  # each endpoint has its own limit
+    app.config["RESPONSE_TIMEOUT"] = None  # it would truncate long downloads silently
+    app.config["BODY_TIMEOUT"] = None
+    app.register_blueprint(bridge.routes(services))
+    app.register_blueprint(admin.routes(services))
+
+    @app.errorhandler(BridgedError)
+    async def refuse(error: BridgedError) -> Response:
+        await finish_reading()
+        return error_response(error)
+
+    @app.errorhandler(HTTPException)
+    async def plain(error: HTTPException) -> Response:
+        detail = f"{request.method} {request.path}: {error.name}"
+        return json_response({"detail": detail}, error.code or 500)
+
+    @app.errorhandler(Exception)
+    async def broken(error: Exception) -> Response:
+        log.error("%s %s failed", request.method, request.path, exc_info=error)
+        return json_response({"detail": "internal error; the service's log says more"}, 500)
+
+    return app
+
+
+async def read_json(limit: int = MAX_JSON) -> dict[str, Any]:
+    """The body as a JSON object. Raises BadRequest, TooLarge."""
+    body = bytearray()
+    async for chunk in body_chunks(limit):
+        body += chunk
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadRequest('the body must be a JSON object such as {"workflow": "ALIAS"}')
+    return value
+
+
+async def body_chunks(limit: int) -> AsyncIterator[bytes]:
+    """The body as it arrives. Raises TooLarge as soon as that is known."""
+    if (request.content_length or 0) > limit:
+        raise TooLarge(f"the request is larger than the limit of {limit / 1e6:g} MB")
+    size = 0
+    async for chunk in request.body:
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(f"the request is larger than the limit of {limit / 1e6:g} MB")
+        yield chunk
+
+
+async def finish_reading(seconds: float = 2.0) -> None:
+    """Reads on for a moment after a refusal: a client that is still sending would otherwise see a reset, not why."""
+    with trio.move_on_after(seconds):
+        async for _ in request.body:
+            pass

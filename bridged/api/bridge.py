@@ -1,0 +1,232 @@
+"""The bridge API: the wire contract that existing clients speak. Only wire <-> model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import trio
+from quart import Blueprint, Response, request, websocket
+
+from bridged import __version__
+from bridged.actors.dispatcher import JobRecord
+from bridged.actors.session import Client, Message, Session, converse, info
+from bridged.api.app import Services, body_chunks, error_response, json_response, read_json
+from bridged.api.results import base64_body, multipart_body
+from bridged.api.uploads import receive_files
+from bridged.catalogue import to_base64
+from bridged.errors import BadRequest
+
+log = logging.getLogger(__name__)
+
+MAX_CLIENT_ID = 256
+MAX_WAIT = 300.0
+"""seconds that `/history?wait=` may hold a request"""
+
+GREETING = (
+    f"bridged {__version__}: one service out of many ComfyUIs.\n"
+    "GET /workflow-list names the workflows, GET /status says how the service is.\n"
+)
+
+
+def routes(services: Services) -> Blueprint:
+    """The blueprint of all endpoints of this dialect."""
+    bridge = Blueprint("bridge", __name__)
+
+    @bridge.get("/")
+    async def greeting() -> Response:
+        return Response(GREETING, content_type="text/plain; charset=utf-8")
+
+    @bridge.get("/workflow-list")
+    async def workflow_list() -> Response:
+        return json_response(
+            [
+                {"alias": w.alias, "fn": w.fn, "description": w.description, "thumbnail": to_base64(w.thumbnail)}
+                for w in services.catalogue().workflows.values()
+            ]
+        )
+
+    @bridge.get("/workflow-info")
+    async def workflow_info() -> Response:
+        workflow = services.catalogue().get(_required("workflow", "an alias of /workflow-list"))
+        return json_response(
+            {
+                key: {
+                    "type": declared.type,
+                    "title": declared.title,
+                    "default": declared.default,
+                    "descimage": to_base64(declared.descimage),
+                }
+                for key, declared in workflow.inputs.items()
+            }
+        )
+
+    @bridge.post("/upload")
+    async def upload() -> Response:
+        client_id = _client_id()
+        files = services.settings().files
+        limit = int(files.upload_max_size * 1e6)
+        received = await receive_files(
+            request.headers.get("Content-Type", ""),
+            body_chunks(limit),
+            services.spool,
+            limit=limit,
+            allowed=files.allowed,
+        )
+        return json_response(
+            {
+                part.identifier: services.clients.add_upload(client_id, part.name, part.file, files.upload_ttl).token
+                for part in received
+            }
+        )
+
+    @bridge.post("/generate-based-workflow")
+    async def generate() -> Response:
+        client_id = _client_id()
+        body = await read_json()
+        alias = body.pop("workflow", None)
+        if not isinstance(alias, str):
+            raise BadRequest("`workflow` is required: an alias of /workflow-list")
+        submitted = services.intake.submit(client_id, alias, body)
+        return json_response({"detail": f"queued / {submitted.position}", "job_id": submitted.job_id})
+
+    @bridge.get("/execution-info")
+    async def execution_info() -> Response:
+        return json_response(info(services.clients.get(_client_id())))
+
+    @bridge.get("/history")
+    async def history() -> Response:
+        client = services.clients.get(_client_id())
+        kind = request.args.get("resType", "multipart")
+        if kind not in ("multipart", "base64"):
+            raise BadRequest(f"resType {kind!r} is unknown; use multipart or base64")
+        wait = _seconds("wait")
+        if client is None:
+            return Response(b"", 204)
+        record = await _result(client, request.args.get("jobId"), wait)
+        if record is None:
+            return Response(b"", 204)
+        body = multipart_body(record.outputs) if kind == "multipart" else base64_body(record.outputs)
+        headers = {"Content-Length": str(body.length), "X-Content-Type-Options": "nosniff", "X-Job-Id": record.job.id}
+        return Response(_then_fetched(body.chunks(), client, record), 200, headers, content_type=body.content_type)
+
+    @bridge.get("/generation-count")
+    async def generation_count() -> Response:
+        return json_response(services.generation_count())
+
+    @bridge.post("/free")
+    async def free() -> Response:
+        if "clientId" not in request.args:
+            await _free_all(services, [snapshot.name for snapshot in services.dispatcher.snapshots()])
+            return json_response({"detail": "server memory free now / ALL"})
+        client_id = _client_id()
+        client = services.clients.get(client_id)
+        attempts = [record.attempt for record in client.open_jobs()] if client is not None else []
+        await _free_all(services, sorted({attempt.backend for attempt in attempts if attempt is not None}))
+        return json_response({"detail": f"server memory free now / {client_id}"})
+
+    @bridge.post("/interrupt")
+    async def interrupt() -> Response:
+        client_id = _client_id()
+        client = services.clients.get(client_id)
+        if client is not None:
+            services.clients.revoke(client, "interrupted by its client")
+        return json_response({"detail": f"interrupted that clientId will be ignored. / {client_id}"})
+
+    @bridge.websocket("/ws")
+    async def ws() -> Response | None:
+        try:
+            client_id = _checked_client_id(websocket.args.get("clientId"))
+        except BadRequest as error:
+            return error_response(error)
+        await websocket.accept()
+        try:
+            with services.clients.session(client_id) as (client, session):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_read_and_ignore)
+                    await _talk(client, session, services)
+                    nursery.cancel_scope.cancel()
+        except Exception:
+            # quart-trio would turn this into close code 1000, as if all were well.
+            log.exception("the session of a client failed")
+            await websocket.close(1011, "internal error")
+            return None
+        code = 1001 if services.dispatcher.detached else 1000
+        await websocket.close(code, session.closing or "")
+        return None
+
+    return bridge
+
+
+async def _talk(client: Client, session: Session, services: Services) -> None:
+    jobs = services.settings().jobs
+    async for message in converse(client, session, interval=jobs.timeout_interval, limit=jobs.limit_timeout_count):
+        await websocket.send(_encode(message))
+
+
+async def _read_and_ignore() -> None:
+    """Clients need not say anything, but what they say must be taken: behind it waits the news that they left."""
+    while True:
+        await websocket.receive()
+
+
+def _encode(message: Message) -> str:
+    value: dict[str, Any] = {"status": message.status, "detail": message.detail, "details": message.detail}
+    if message.job_id is not None:
+        value["job_id"] = message.job_id
+    return msgspec.json.encode(value).decode()
+
+
+async def _result(client: Client, job_id: str | None, wait: float) -> JobRecord | None:
+    """The result to give, waiting up to `wait` seconds while the client has open jobs."""
+    record = client.next_result(job_id)
+    with trio.move_on_after(wait):
+        while record is None and wait > 0 and client.open_jobs():
+            await client.changed.wait()
+            record = client.next_result(job_id)
+    return record
+
+
+async def _then_fetched(chunks: AsyncIterator[bytes], client: Client, record: JobRecord) -> AsyncIterator[bytes]:
+    """The body; once all of it was taken, the job counts as fetched."""
+    async for chunk in chunks:
+        yield chunk
+    client.fetched.add(record.job.id)
+
+
+async def _free_all(services: Services, names: list[str]) -> None:
+    async with trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(services.pool.free, name)
+
+
+def _client_id() -> str:
+    return _checked_client_id(request.args.get("clientId"))
+
+
+def _checked_client_id(value: str | None) -> str:
+    if not value:
+        raise BadRequest("clientId is required: add ?clientId=… with a string of your choice (a UUID is advised)")
+    if len(value) > MAX_CLIENT_ID or not value.isprintable():
+        raise BadRequest(f"clientId must be at most {MAX_CLIENT_ID} printable characters")
+    return value
+
+
+def _required(name: str, meaning: str) -> str:
+    value = request.args.get(name)
+    if not value:
+        raise BadRequest(f"{name} is required: {meaning}")
+    return value
+
+
+def _seconds(name: str) -> float:
+    text = request.args.get(name, "0")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= MAX_WAIT:
+        raise BadRequest(f"{name} must be a number of seconds from 0 to {MAX_WAIT:g}, not {text!r}")
+    return value

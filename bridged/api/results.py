@@ -1,0 +1,70 @@
+"""Result bodies: a job's files as multipart/form-data or as base64 in JSON, streamed from disk."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from bridged.files.multipart import Encoded, Part, read_blocks
+from bridged.model import Output
+
+BASE64_BLOCK = 3 * 64 * 1024
+"""bytes of a file per block: a multiple of 3, so that blocks join without padding in between"""
+
+
+class Body(Protocol):
+    """A body whose `length` in bytes is known before it is made."""
+
+    @property
+    def content_type(self) -> str: ...
+    @property
+    def length(self) -> int: ...
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+
+def multipart_body(outputs: Sequence[Output]) -> Body:
+    """Parts result_0, result_1, … with filename and content type."""
+    return Encoded(
+        [
+            Part(
+                f"result_{number}",
+                path=output.file.path,
+                size=output.file.size,
+                filename=output.name,
+                content_type=output.file.content_type,
+            )
+            for number, output in enumerate(outputs)
+        ]
+    )
+
+
+def base64_body(outputs: Sequence[Output]) -> Body:
+    """`{"files":[{"file_name","content_type","content"}]}`."""
+    return _Base64(outputs)
+
+
+class _Base64:
+    content_type = "application/json"
+
+    def __init__(self, outputs: Sequence[Output]) -> None:
+        self._pieces: list[tuple[bytes, Output]] = []
+        opening = b'{"files":['
+        for output in outputs:
+            head = msgspec.json.encode({"file_name": output.name, "content_type": output.file.content_type})
+            self._pieces.append((opening + head[:-1] + b',"content":"', output))
+            opening = b'"},'
+        self._end = b'"}]}'
+        self.length = len(self._end) + sum(
+            len(head) + 4 * ((output.file.size + 2) // 3) for head, output in self._pieces
+        )
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for head, output in self._pieces:
+            pending = head
+            async for block in read_blocks(output.file.path, BASE64_BLOCK):
+                yield pending + base64.b64encode(block)
+                pending = b""
+        yield self._end

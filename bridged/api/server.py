@@ -1,0 +1,107 @@
+"""hypercorn, with what it needs to stop in time whatever its clients do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+from hypercorn.config import Config, Sockets
+from hypercorn.trio import serve as hypercorn_serve
+from quart_trio import QuartTrio
+
+from bridged.config.schema import Server
+from bridged.errors import ConfigError
+
+
+class _Config(Config):
+    """Sockets on which a peer that acknowledges nothing is given up: hypercorn sends shielded, with no deadline."""
+
+    stalled_client_timeout = 30.0
+
+    def create_sockets(self) -> Sockets:
+        sockets = super().create_sockets()
+        for sock in (*sockets.secure_sockets, *sockets.insecure_sockets):
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                milliseconds = int(self.stalled_client_timeout * 1000)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        return sockets
+
+
+async def serve(
+    app: QuartTrio,
+    server: Server,
+    *,
+    stopping: Callable[[], Awaitable[object]],
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serves until `stopping` returns, then lets sessions end for a third of the shutdown budget, then cuts what is left.
+
+    Reports the URLs it listens on. Raises ConfigError: the address cannot be used.
+    """
+    config = _Config()
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    config.bind = [f"{host}:{server.port}"]
+    config.stalled_client_timeout = server.stalled_client_timeout
+    config.graceful_timeout = server.shutdown_budget / 3
+    config.keep_alive_timeout = 75.0
+    config.websocket_max_message_size = 1024 * 1024  # clients have nothing large to say; files go through /upload
+    config.websocket_ping_interval = 20.0  # or a half-open client is never noticed
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = None
+    ports: set[int] = set()
+
+    async def run(*, task_status: trio.TaskStatus[list[str]]) -> None:
+        await hypercorn_serve(app, config, shutdown_trigger=_none(stopping), task_status=task_status)
+
+    async with trio.open_nursery() as nursery:
+        try:
+            urls = await nursery.start(run)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {host}:{server.port}: {os.strerror(error.errno or errno.EINVAL)}; "
+                "choose another [server] port, or set PORT"
+            ) from error
+        ports.update(int(url.rsplit(":", 1)[1]) for url in urls)
+        nursery.start_soon(partial(_cut_after, stopping, config.graceful_timeout, ports))
+        task_status.started(list(urls))
+
+
+def _none(stopping: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
+    async def wait() -> None:
+        await stopping()
+
+    return wait
+
+
+async def _cut_after(stopping: Callable[[], Awaitable[object]], seconds: float, ports: set[int]) -> None:
+    await stopping()
+    await trio.sleep(seconds)
+    cut_connections(ports)
+
+
+def cut_connections(ports: set[int]) -> int:
+    """Ends every accepted connection of these local ports at once; returns how many there were.
+
+    hypercorn shields its sends with no deadline, so a client that does not read would hold the stop for as long as
+    its kernel buffers are full; shutting the socket down wakes such a send. Linux (/proc/self/fd).
+    """
+    cut = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            sock = socket.socket(fileno=os.dup(int(fd)))
+        except OSError:
+            continue  # no socket, or closed meanwhile
+        with sock:
+            try:
+                if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] in ports:
+                    sock.getpeername()
+                    sock.shutdown(socket.SHUT_RDWR)
+                    cut += 1
+            except OSError:
+                continue  # a listening socket, or one that is gone
+    return cut

@@ -1,0 +1,174 @@
+"""`bridged`: the command line. Errors are one line on stderr and a non-zero exit."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from bridged import __version__
+from bridged.cli import show
+from bridged.config.load import default_folder
+from bridged.errors import BridgedError, ConfigError
+
+
+class _Cli(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BridgedError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bridged")
+def main() -> None:
+    """One dependable service out of many lent ComfyUI servers."""
+
+
+def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--config DIR, for every command that reads configuration."""
+
+    @click.option(
+        "--config",
+        "folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Configuration folder [default: ./etc if it is there, else /etc/bridged].",
+    )
+    @functools.wraps(command)
+    def with_folder(*args: Any, folder: Path | None, **kwargs: Any) -> Any:
+        return command(*args, folder=folder or default_folder(), **kwargs)
+
+    return with_folder
+
+
+def url_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--url, for every command that talks to a running service."""
+    return click.option(
+        "--url",
+        envvar="BRIDGED_URL",
+        help="The service's address [default: as the configuration says, else http://127.0.0.1:8000].",
+    )(config_option(command))
+
+
+@main.command()
+@config_option
+def serve(folder: Path) -> None:
+    """Run the service."""
+    from bridged.daemon import Daemon  # here, so that the other commands start quickly
+
+    try:
+        trio.run(Daemon(folder).run)
+    except* BridgedError as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@main.command()
+@config_option
+def check(folder: Path) -> None:
+    """Check a configuration folder: exit 1 and say what is wrong, or say that all is well."""
+    from bridged.daemon import check as check_folder
+
+    problems = check_folder(folder)
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        sys.exit(1)
+    click.echo(f"{folder}: all is well")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="The same facts as GET /status.")
+@url_option
+def status(folder: Path, url: str | None, as_json: bool) -> None:
+    """Show backends, queue and jobs of a running service."""
+    show.status(_url(folder, url), as_json)
+
+
+@main.command()
+@url_option
+def workflows(folder: Path, url: str | None) -> None:
+    """List the workflows, and whether any backend can run them."""
+    show.workflows(_url(folder, url))
+
+
+@main.command()
+@click.argument("alias")
+@url_option
+def info(folder: Path, url: str | None, alias: str) -> None:
+    """Show the inputs of a workflow."""
+    show.info(_url(folder, url), alias)
+
+
+@main.command()
+@click.argument("alias")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An input; KEY=@FILE uploads a file.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path(), metavar="DIR")
+@click.option("--rest", is_flag=True, help="Over REST alone, with no WebSocket.")
+@url_option
+def run(folder: Path, url: str | None, alias: str, settings: tuple[str, ...], output: Path, rest: bool) -> None:
+    """Run a workflow and save what it makes. Ctrl-C cancels the job."""
+    from bridged.cli.run import run_alias
+
+    try:
+        files = run_alias(_url(folder, url), alias, settings, output, rest=rest)
+    except KeyboardInterrupt:
+        click.echo("cancelled", err=True)
+        sys.exit(130)
+    for file in files:
+        click.echo(file)
+
+
+@main.command()
+@url_option
+def smoke(folder: Path, url: str | None) -> None:
+    """Run every workflow that some backend can run, with its default inputs."""
+    from bridged.cli.run import smoke_all
+
+    if not smoke_all(_url(folder, url)):
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8188, show_default=True, help="0: any free one.")
+@click.option("--base-directory", type=click.Path(path_type=Path, file_okay=False), help="input/, output/ and temp/.")
+@click.option("--exit-with-stdin", is_flag=True, help="End when standard input ends.")
+def worker(host: str, port: int, base_directory: Path | None, exit_with_stdin: bool) -> None:
+    """Run the built-in ComfyUI-compatible worker alone (image nodes, no models, no GPU)."""
+    from bridged.embedded.main import run_worker
+
+    if base_directory is None:
+        import os
+
+        from bridged.config.load import state_dir
+
+        base_directory = state_dir("", Path(), os.environ) / "worker"
+    sys.exit(run_worker(host, port, base_directory, exit_with_stdin))
+
+
+def _url(folder: Path, url: str | None) -> str:
+    if url:
+        return url.rstrip("/")
+    import os
+
+    from bridged.config.load import read_settings
+
+    try:
+        server = read_settings(folder, os.environ).server
+    except ConfigError:
+        return "http://127.0.0.1:8000"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
+    return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"

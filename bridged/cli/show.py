@@ -1,0 +1,64 @@
+"""`bridged status`, `workflows` and `info`: what a running service says, as tables."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from bridged.cli.http import checked, service_errors
+
+
+def _get(url: str, path: str, **query: str) -> Any:
+    with service_errors(url):
+        return checked(httpx.get(f"{url}{path}", params=query, timeout=10)).json()
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def status(url: str, as_json: bool) -> None:
+    facts = _get(url, "/status")
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    console = Console()
+    jobs = ", ".join(f"{count} {state}" for state, count in facts["jobs"].items()) or "none"
+    console.print(f"bridged {facts['version']} at {url}, up {facts['uptime']:.0f} s", highlight=False)
+    console.print(f"jobs: {jobs}; started ever: {facts['generation_count']}", highlight=False)
+    table = _table("BACKEND", "STATE", "RUNNING", "PREFETCHED", "OWNER'S", "DONE", "")
+    for b in facts["backends"]:
+        numbers = (b["running"], b["prefetched"], b["owner_prompts"], b["completed"])
+        table.add_row(b["name"], b["state"], *map(str, numbers), b["reason"])
+    console.print(table)
+    for error in facts["configuration"]["errors"]:
+        console.print(f"configuration: {error}", style="red", markup=False, highlight=False)
+
+
+def workflows(url: str) -> None:
+    runnable = {w["alias"]: w["obstacles"] for w in _get(url, "/status")["workflows"]}
+    table = _table("ALIAS", "CAN RUN", "DESCRIPTION")
+    for workflow in _get(url, "/workflow-list"):
+        table.add_row(workflow["alias"], _verdict(runnable.get(workflow["alias"])), workflow["description"])
+    Console().print(table)
+
+
+def _verdict(obstacles: dict[str, str] | None) -> str:
+    if obstacles is None:
+        return "yes"
+    return "no backend can run this: " + ("; ".join(f"{n} {why}" for n, why in obstacles.items()) or "none is there")
+
+
+def info(url: str, alias: str) -> None:
+    table = _table("INPUT", "TYPE", "DEFAULT", "TITLE")
+    for key, declared in _get(url, "/workflow-info", workflow=alias).items():
+        table.add_row(key, declared["type"], json.dumps(declared["default"], ensure_ascii=False), declared["title"])
+    Console().print(table)

@@ -1,0 +1,232 @@
+"""Everything one ComfyUI is asked, as calls: the hot path over h11, the rest over httpx, events over trio-websocket.
+
+Control calls (queue, history, interrupt, probe) have connections of their own, so they never wait behind a transfer.
+No Origin or Sec-Fetch-Site header is ever sent: 2026 versions refuse cross-site requests.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import httpx
+import msgspec
+import trio
+import trio_websocket
+
+from bridged.comfy import protocol
+from bridged.comfy.hotpath import HotPath, Response
+from bridged.comfy.protocol import PromptAnswer, PromptRefusal, QueueView, RemoteFile, UploadAnswer
+from bridged.errors import AttemptFailed, BackendUnavailable
+from bridged.model import Fault, Graph
+
+CONTROL_TIMEOUT = 5.0
+"""seconds; a ComfyUI answers these in milliseconds, even while it runs a prompt"""
+
+MAX_EVENT = 64 * 1024 * 1024
+"""bytes of one WebSocket message; previews and node outputs can be large, trio-websocket's default is 1 MiB"""
+
+MAX_IN_FLIGHT = 6
+"""control calls at once, below httpx's pool of 10: cancelled requests can leak a slot (httpcore #1093)"""
+
+
+class ComfyClient:
+    """One backend. Owned by its actor; `aclose` when done. `url` never appears in an error's text."""
+
+    def __init__(
+        self, url: str, headers: dict[str, str], client_id: str, ssl_context: ssl.SSLContext
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.client_id = client_id
+        self._headers = headers
+        self._ssl = ssl_context
+        self._hot = HotPath(self.url, headers, ssl_context)
+        self._control_limit = trio.CapacityLimiter(MAX_IN_FLIGHT)
+        self._http = self._new_http()
+
+    def _new_http(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.url,
+            headers=self._headers,
+            verify=self._ssl,
+            timeout=httpx.Timeout(CONTROL_TIMEOUT, pool=CONTROL_TIMEOUT),
+            limits=httpx.Limits(max_connections=10, max_keepalive_connections=4),
+            trust_env=False,
+        )
+
+    async def aclose(self) -> None:
+        await self._hot.aclose()
+        await self._http.aclose()
+
+    # -- the hot path ------------------------------------------------------------------------------------------------
+
+    async def post_prompt(self, prompt_id: str, graph: Graph) -> PromptAnswer:
+        """Queues a prompt under our id.
+
+        Raises AttemptFailed (the backend refused the graph; `fault` says whose fault), BackendUnavailable (no usable
+        answer: it may have been accepted all the same, look it up).
+        """
+        body = msgspec.json.encode({"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id})
+        status, answer = await self._hot.post_json("/prompt", body)
+        if status == 200:
+            try:
+                return msgspec.json.decode(answer, type=PromptAnswer)
+            except msgspec.MsgspecError:
+                raise BackendUnavailable("its answer to a prompt is not ComfyUI's") from None
+        if status == 400:
+            try:
+                refusal = msgspec.json.decode(answer, type=PromptRefusal)
+            except msgspec.MsgspecError:
+                refusal = PromptRefusal("it refuses the prompt and does not say why")
+            # A value that this PC does not offer (a model it lacks) another PC may: that is the host's fault.
+            host_specific = {"value_not_in_list", "missing_node_type", "custom_validation_failed"}
+            host = bool(refusal.kinds() & host_specific)
+            raise AttemptFailed(refusal.text(), Fault.HOST if host else Fault.WORKFLOW)
+        raise AttemptFailed(f"it answers a prompt with HTTP status {status}", Fault.HOST)
+
+    def view(self, file: RemoteFile) -> AbstractAsyncContextManager[tuple[Response, AsyncIterator[bytes]]]:
+        """A file's original bytes, as they arrive."""
+        query = urlencode({"filename": file.filename, "subfolder": file.subfolder, "type": file.type})
+        return self._hot.get(f"/view?{query}")
+
+    # -- control -----------------------------------------------------------------------------------------------------
+
+    async def queue(self) -> QueueView:
+        return protocol.parse_queue(await self._get("/queue"))
+
+    async def history(self, prompt_id: str) -> protocol.HistoryEntry | None:
+        return protocol.parse_history(await self._get(f"/history/{prompt_id}"), prompt_id)
+
+    async def object_info(self) -> bytes:
+        return await self._get("/object_info", timeout=60.0)
+
+    async def has_atomic_cancel(self) -> bool:
+        """Whether this version has `POST /api/jobs/{id}/cancel` (2026 versions): asked of its job list."""
+        return (await self._request("GET", "/api/jobs?limit=1")).status_code == 200
+
+    async def cancel_atomically(self, prompt_id: str) -> bool:
+        """Dequeues or interrupts exactly that prompt. False where the backend does not know the call or the prompt.
+
+        2026 versions answer 200 `{"cancelled": bool}`, false for unknown or finished ids; stock 0.3.64 has 404 or 405.
+        """
+        response = await self._request("POST", f"/api/jobs/{prompt_id}/cancel")
+        return response.status_code == 200 and b"false" not in response.content.lower()
+
+    async def delete_queued(self, prompt_ids: Sequence[str]) -> None:
+        await self._post("/queue", {"delete": list(prompt_ids)})
+
+    async def delete_history(self, prompt_ids: Sequence[str]) -> None:
+        await self._post("/history", {"delete": list(prompt_ids)})
+
+    async def interrupt(self, prompt_id: str) -> None:
+        """Interrupts that prompt if it is the running one; never called without an id."""
+        await self._post("/interrupt", {"prompt_id": prompt_id})
+
+    async def free(self) -> None:
+        """Unloads models and frees memory after the current job; harmless while one runs."""
+        await self._post("/free", {"unload_models": True, "free_memory": True})
+
+    async def upload(self, body: AsyncIterator[bytes], content_type: str, length: int) -> UploadAnswer:
+        """Sends an encoded multipart body to /upload/image. Raises AttemptFailed (refused), BackendUnavailable."""
+        response = await self._request(
+            "POST",
+            "/upload/image",
+            content=body,
+            headers={"Content-Type": content_type, "Content-Length": str(length)},
+            timeout=60.0,
+        )
+        if response.status_code != 200:
+            raise AttemptFailed(f"it refuses an input file (HTTP status {response.status_code})", Fault.HOST)
+        try:
+            return msgspec.json.decode(response.content, type=UploadAnswer)
+        except msgspec.MsgspecError:
+            raise BackendUnavailable("its answer to an upload is not ComfyUI's") from None
+
+    async def _get(self, path: str, timeout: float = CONTROL_TIMEOUT) -> bytes:
+        response = await self._request("GET", path, timeout=timeout)
+        if response.status_code != 200:
+            raise BackendUnavailable(f"it answers {path.split('/')[1]} with HTTP status {response.status_code}")
+        return response.content
+
+    async def _post(self, path: str, body: Any) -> None:
+        response = await self._request("POST", path, json=body)
+        if response.status_code != 200:
+            raise BackendUnavailable(f"it answers {path} with HTTP status {response.status_code}")
+
+    async def _request(self, method: str, path: str, timeout: float = CONTROL_TIMEOUT, **more: Any) -> httpx.Response:
+        try:
+            async with self._control_limit:
+                return await self._http.request(method, path, timeout=timeout, **more)
+        except httpx.PoolTimeout as error:
+            old, self._http = self._http, self._new_http()
+            await old.aclose()
+            raise BackendUnavailable("too many control calls wait for it") from error
+        except httpx.HTTPError as error:
+            raise BackendUnavailable(f"it does not answer ({type(error).__name__})") from error
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[trio_websocket.WebSocketConnection]:
+        """The event socket, greeted with our feature flags, closed fully on exit.
+
+        Raises BackendUnavailable: it cannot be opened. `get_message` raises trio_websocket.ConnectionClosed.
+        """
+        parts = urlsplit(self.url)
+        secure = parts.scheme == "https"
+        host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+        try:
+            with trio.fail_after(10):
+                tcp = await trio.open_tcp_stream(host, port)
+                _detect_dead_peer(tcp)
+                stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = tcp
+                if secure:
+                    stream = trio.SSLStream(tcp, self._ssl, server_hostname=host)
+        except (OSError, trio.TooSlowError) as error:
+            raise BackendUnavailable(f"it cannot be reached ({type(error).__name__})") from error
+        failure: BackendUnavailable | None = None  # raised outside the nursery, which would wrap it in a group
+        async with trio.open_nursery() as nursery:
+            try:
+                with trio.fail_after(10):
+                    connection = await trio_websocket.wrap_client_stream(
+                        nursery,
+                        stream,
+                        parts.netloc,
+                        f"{parts.path}/ws?{urlencode({'clientId': self.client_id})}",
+                        extra_headers=[(k.encode(), v.encode()) for k, v in self._headers.items()],
+                        message_queue_size=64,
+                        max_message_size=MAX_EVENT,
+                    )
+                    await connection.send_message(protocol.HELLO)
+            except (OSError, trio.TooSlowError, trio.BrokenResourceError, trio_websocket.HandshakeError) as error:
+                failure = BackendUnavailable(f"its event socket does not open ({type(error).__name__})")
+            except trio_websocket.ConnectionClosed:
+                failure = BackendUnavailable("it closed its event socket at once")
+            else:
+                try:
+                    yield connection
+                finally:
+                    # Close fully before anyone reconnects: a late close of this socket would deregister the next
+                    # one of the same client_id (ComfyUI 0.3.64).
+                    with trio.move_on_after(1, shield=True):
+                        await connection.aclose()
+            finally:
+                await trio.aclose_forcefully(stream)
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+
+def _detect_dead_peer(stream: trio.SocketStream) -> None:
+    """Lets the kernel notice a PC that vanished without a word, also while nothing is sent (keepalive)."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000)

@@ -1,0 +1,254 @@
+"""Configuration files and environment -> one `Config`, or the errors: file, line or key path, what would be right.
+
+Each file stands alone: one that cannot be used leaves its previous content in force, and the others still apply.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bridged.config.schema import AliasEntry, Backend, BackendsFile, Config, Server, Settings
+from bridged.errors import ConfigError
+
+SETTINGS_FILE = "bridged.toml"
+BACKENDS_FILE = "backends.toml"
+EMBEDDED_NAME = "embedded"
+
+T = TypeVar("T")
+
+
+def default_folder() -> Path:
+    """`./etc` if it is there, else `/etc/bridged`."""
+    local = Path("etc")
+    return local if local.is_dir() else Path("/etc/bridged")
+
+
+def load(
+    folder: Path, environ: Mapping[str, str] | None = None, previous: Config | None = None
+) -> tuple[Config, list[str]]:
+    """Reads the folder. Returns the configuration and what is wrong with it, one line per file.
+
+    A bad file is replaced by its part of `previous`.
+    Raises ConfigError: the folder is not there, or a bad file has no previous content to fall back on.
+    """
+    environ = os.environ if environ is None else environ
+    folder = folder.absolute()
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; give one with --config DIR")
+    problems: list[str] = []
+
+    def part(read: Callable[[], T], before: T | None) -> T:
+        try:
+            return read()
+        except ConfigError as error:
+            if before is None:
+                raise
+            problems.append(str(error))
+            return before
+
+    settings = part(lambda: read_settings(folder, environ), previous.settings if previous else None)
+    backends = part(lambda: read_backends(folder, environ), previous.backends if previous else None)
+    workflows_dir = _beside(folder, settings.workflows.dir)
+    if not workflows_dir.is_dir():
+        message = (
+            f"{SETTINGS_FILE}: workflows.dir: no folder {workflows_dir}; make it, or name one that is there"
+        )
+        if previous is None:
+            raise ConfigError(message)
+        problems.append(message)
+        workflows_dir = previous.workflows_dir
+    try:
+        aliases = read_aliases(folder / settings.workflows.aliases)
+    except ConfigError as error:
+        # A broken alias list costs the aliases, not the service: the workflows still go by their file names.
+        problems.append(str(error))
+        aliases = previous.aliases if previous else ()
+    config = Config(
+        folder=folder,
+        settings=settings,
+        backends=backends,
+        aliases=aliases,
+        workflows_dir=workflows_dir,
+        state_dir=state_dir(settings.state.dir, folder, environ),
+    )
+    return config, problems
+
+
+def read_settings(folder: Path, environ: Mapping[str, str]) -> Settings:
+    """bridged.toml (a missing file means all defaults), then HOST and PORT from the environment."""
+    settings = _toml(folder / SETTINGS_FILE, Settings)
+    for kind, extensions in settings.files.allowed.items():
+        for extension in extensions:
+            if not re.fullmatch(r"\.[a-z0-9]{1,10}", extension):
+                raise ConfigError(
+                    f"{SETTINGS_FILE}: files.allowed.{kind!r}: {extension!r} is no extension; "
+                    'write a dot and lower-case letters, like ".png"'
+                )
+    changes: dict[str, Any] = {}
+    if host := environ.get("HOST"):
+        changes["host"] = host
+    if port := environ.get("PORT"):
+        if not port.isdigit() or int(port) > 65535:
+            raise ConfigError(f"environment: PORT: {port!r} is no port; use 0 to 65535")
+        changes["port"] = int(port)
+    if changes:
+        server: Server = msgspec.structs.replace(settings.server, **changes)
+        settings = msgspec.structs.replace(settings, server=server)
+    return settings
+
+
+def read_backends(folder: Path, environ: Mapping[str, str]) -> tuple[Backend, ...]:
+    """backends.toml, or COMFYUI_SERVERS (comma-separated host:port, named comfyui-1, comfyui-2, …) in its place."""
+    if servers := environ.get("COMFYUI_SERVERS"):
+        listed = [part.strip() for part in servers.split(",") if part.strip()]
+        backends = [
+            Backend(name=f"comfyui-{number}", url=server if "://" in server else f"http://{server}")
+            for number, server in enumerate(listed, 1)
+        ]
+        source = "environment: COMFYUI_SERVERS"
+    else:
+        backends = _toml(folder / BACKENDS_FILE, BackendsFile).backend
+        source = BACKENDS_FILE
+    seen: set[str] = set()
+    for index, backend in enumerate(backends):
+        where = f"{source}: backend[{index}]"
+        _check_url(where, backend.url)
+        if backend.name in seen:
+            raise ConfigError(f"{where}.name: {backend.name!r} is used twice; every backend needs its own name")
+        if backend.name == EMBEDDED_NAME:
+            raise ConfigError(f"{where}.name: {EMBEDDED_NAME!r} is the built-in worker's name; choose another")
+        for name, value in backend.headers.items():
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or re.search(r"[\r\n\0]", value):
+                raise ConfigError(f"{where}.headers: {name!r} is no header that HTTP allows")
+        seen.add(backend.name)
+    return tuple(backends)
+
+
+def read_aliases(path: Path) -> tuple[AliasEntry, ...]:
+    """workflow_alias.json: a list of entries. A missing file means none: workflows go by their file names."""
+    text = _read(path)
+    if text is None:
+        return ()
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path.name}: line {error.lineno}, column {error.colno}: {error.msg}") from None
+    entries = _convert(path.name, text, raw, list[AliasEntry])
+    seen: set[str] = set()
+    for index, entry in enumerate(entries):
+        for field, value in (("fn", entry.fn), ("thumbnail", entry.thumbnail)):
+            if value is not None and (Path(value).name != value or value in ("", ".", "..") or "\\" in value):
+                raise ConfigError(f"{path.name}: [{index}].{field}: {value!r} must be a bare file name")
+        if entry.alias in seen:
+            raise ConfigError(f"{path.name}: [{index}].alias: {entry.alias!r} is used twice")
+        seen.add(entry.alias)
+    return tuple(entries)
+
+
+def state_dir(configured: str, folder: Path, environ: Mapping[str, str]) -> Path:
+    """`[state] dir`, else systemd's $STATE_DIRECTORY, else the XDG state folder; never the checkout by default."""
+    if configured:
+        return _beside(folder, configured)
+    if given := environ.get("STATE_DIRECTORY"):
+        return Path(given.split(":")[0])
+    base = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "bridged"
+
+
+def _beside(folder: Path, path: str) -> Path:
+    return Path(os.path.normpath(folder / Path(path).expanduser()))
+
+
+def _check_url(where: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"{where}.url: {url!r} is no address; write it like http://192.168.0.20:8188")
+    if parts.username or parts.query or parts.fragment:
+        raise ConfigError(f"{where}.url: only scheme, host, port and path; put a login into `headers`")
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name}: byte {error.start}: not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path.name}: cannot be read: {error.strerror}") from None
+
+
+def _toml(path: Path, kind: type[T]) -> T:
+    text = _read(path)
+    if text is None:
+        return kind()
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path.name}: {error}") from None
+    return _convert(path.name, text, raw, kind)
+
+
+def _convert(name: str, text: str, raw: Any, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(name, text, str(error), kind)) from None
+
+
+def _explain(name: str, text: str, message: str, kind: Any) -> str:
+    """msgspec's `WHAT - at `$.server.port`` as `FILE: line N: server.port: WHAT; did you mean …?`."""
+    what, _, path = message.partition(" - at ")
+    path = path.strip("`").removeprefix("$").lstrip(".").replace("[...]", "")
+    unknown = re.search(r"unknown field `(.+?)`", what)
+    key = unknown.group(1) if unknown else path.rsplit(".", 1)[-1]
+    hint = ""
+    if unknown:
+        near = difflib.get_close_matches(key, _field_names(kind), 1)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        path = f"{path}.{key}" if path else key
+        what = "there is no such setting"
+    line = _line_of(text, path.split(".")[0], key)
+    place = f"{name}: line {line}" if line else name
+    return f"{place}: {path or 'the file'}: {what}{hint}"
+
+
+def _line_of(text: str, section: str, key: str) -> int | None:
+    """The line that sets `key`, first looked for under `[section]`; None where it cannot be told."""
+    lines = text.splitlines()
+    section = re.sub(r"\[\d+\]$", "", section)
+    header = re.compile(rf"\s*\[+\s*{re.escape(section)}\b")
+    setting = re.compile(rf"""\s*[{{,]?\s*["']?{re.escape(key)}["']?\s*[=:]""")
+    start = next((i for i, line in enumerate(lines) if header.match(line)), -1)
+    for i in range(start + 1, len(lines)):
+        if setting.match(lines[i]):
+            return i + 1
+    return start + 1 if start >= 0 else None
+
+
+def _field_names(kind: Any) -> list[str]:
+    names: list[str] = []
+    todo = [kind]
+    while todo:
+        current = todo.pop()
+        if isinstance(current, type) and issubclass(current, msgspec.Struct):
+            for field in msgspec.structs.fields(current):
+                names.append(field.encode_name)
+                todo.append(field.type)
+        else:
+            todo.extend(getattr(current, "__args__", ()))
+    return names

@@ -1,0 +1,101 @@
+"""Every error a caller can see: a class, a stable code, the HTTP status it deserves.
+
+The bridge dialect keeps 400 for every fault of the request itself (the wire contract says so); it maps `status`
+to 400 where the contract asks for that. New endpoints use `status` as it is.
+"""
+
+from __future__ import annotations
+
+
+class BridgedError(Exception):
+    """Base of all errors with a message for people; `str(error)` is that message."""
+
+    code = "error"
+    status = 500
+
+
+class ConfigError(BridgedError):
+    """A configuration file is wrong; the message starts with FILE, then a line or a key path."""
+
+    code = "config_invalid"
+    status = 400
+
+
+class BadRequest(BridgedError):
+    """The request itself is wrong."""
+
+    code = "bad_request"
+    status = 400
+
+
+class UnknownAlias(BadRequest):
+    """No workflow of that name is registered."""
+
+    code = "unknown_workflow"
+    status = 404
+
+
+class BadInput(BadRequest):
+    """One input's key or value is wrong; the message names the key."""
+
+    code = "bad_input"
+    status = 422
+
+
+class NoBackendCanRun(BadRequest):
+    """No configured backend has the nodes; the message gives the reason per backend name, never an address."""
+
+    code = "no_backend_can_run"
+    status = 422
+
+
+class FileRefused(BadRequest):
+    """A file's name, type or content is not acceptable."""
+
+    code = "file_refused"
+    status = 422
+
+
+class TooLarge(BridgedError):
+    """The body or a file is larger than the configured limit."""
+
+    code = "too_large"
+    status = 413
+
+
+class Stopping(BridgedError):
+    """The service is stopping and takes no new work."""
+
+    code = "stopping"
+    status = 503
+
+
+class QueueFull(BridgedError):
+    """More jobs wait than the configuration allows."""
+
+    code = "queue_full"
+    status = 429
+
+
+class OutOfSpace(BridgedError):
+    """The disk is full: new work is refused, running work goes on."""
+
+    code = "out_of_space"
+    status = 503
+
+
+class AttemptFailed(BridgedError):
+    """One attempt of a job ended badly on its backend; carries who is at fault (a `model.Fault`)."""
+
+    code = "attempt_failed"
+
+    def __init__(self, message: str, fault: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+class BackendUnavailable(BridgedError):
+    """A backend did not answer, or answered what no ComfyUI answers."""
+
+    code = "backend_unavailable"
+    status = 502
