@@ -194,7 +194,8 @@ class BackendActor:
             await trio.sleep(interval)
             self._give_up_unreachable()
             now = trio.current_time()
-            silent = any(f.on_backend and f.settled.is_set() and now - f.last_heard >= interval for f in self._follows.values())
+            followed = [f for f in self._follows.values() if f.on_backend and f.settled.is_set()]
+            silent = any(now - follow.last_heard >= interval for follow in followed)
             if self._down_since is not None or not (silent or now - self._last_heard >= IDLE_PROBE):
                 continue
             try:

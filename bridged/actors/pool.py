@@ -110,12 +110,15 @@ class Pool:
             child.config = child.wanted
             child.actor = actor = BackendActor(child.config, self._shared)
             self._configure(child.config, draining=False)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._run_again_after_crashes, name, child, actor)
-                await self._until_replaced(child)
-                await actor.wait_empty()
-                nursery.cancel_scope.cancel()
-            await actor.aclose()
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._run_again_after_crashes, name, child, actor)
+                    await self._until_replaced(child)
+                    await actor.wait_empty()
+                    nursery.cancel_scope.cancel()
+            finally:
+                with trio.move_on_after(1, shield=True):
+                    await actor.aclose()
         del self._children[name]
         self._removed.set()
         self._removed = trio.Event()

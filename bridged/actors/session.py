@@ -108,9 +108,9 @@ class Client:
     def next_result(self, job_id: str | None = None) -> JobRecord | None:
         """The oldest finished job that was not fetched yet, or that job if it is one."""
         for record in self.jobs.values():
-            if record.state is JobState.SUCCEEDED and record.outputs and record.job.id not in self.fetched:
-                if job_id is None or record.job.id == job_id:
-                    return record
+            wanted = job_id is None or record.job.id == job_id
+            if wanted and record.state is JobState.SUCCEEDED and record.outputs and record.job.id not in self.fetched:
+                return record
         return None
 
     def tell(self, message: Message) -> None:

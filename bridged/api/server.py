@@ -38,7 +38,7 @@ async def serve(
     stopping: Callable[[], Awaitable[object]],
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serves until `stopping` returns, then lets sessions end for a third of the shutdown budget, then cuts what is left.
+    """Serves until `stopping` returns, lets sessions end for a third of the shutdown budget, then cuts what is left.
 
     Reports the URLs it listens on. Raises ConfigError: the address cannot be used.
     """

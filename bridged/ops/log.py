@@ -23,9 +23,9 @@ def configure(level: str) -> None:
         handler.setFormatter(_Journal("%(name)s: %(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    handler.set_name("bridged")
     root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
+    root.handlers[:] = [other for other in root.handlers if other.get_name() != "bridged"] + [handler]
     logging.getLogger("bridged").setLevel(level.upper())
     # A handshake that fails is the caller's business; h11 and wsproto say nothing useful below this.
     for noisy in ("httpx", "httpcore", "trio-websocket", "hypercorn", "quart.app", "quart.serving"):

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.e2e.house import BLURS, INVERT, PATTERN, House
+from tests.fakes.comfyui import FakeComfyUI
+
+REAL_URLS = [url.strip() for url in os.environ.get("COMFYUI_URLS", "").split(",") if url.strip()]
+
+StartFake = Callable[[str], Awaitable[FakeComfyUI]]
+
+
+@pytest.fixture
+async def house(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[House]:
+    """A configuration folder with the workflows `pattern`, `invert` and `blurs`; no backend yet, not started."""
+    house = House(tmp_path, nursery)
+    house.write_workflow("pattern", PATTERN)
+    house.write_workflow("invert", INVERT)
+    house.write_workflow("blurs", BLURS)
+    yield house
+
+
+@pytest.fixture
+async def start_fake(nursery: trio.Nursery) -> StartFake:
+    """Starts a fake ComfyUI of that name on a free port."""
+
+    async def start(name: str) -> FakeComfyUI:
+        fake = FakeComfyUI(name=name)
+        await nursery.start(fake.serve)
+        return fake
+
+    return start
+
+
+@pytest.fixture
+async def served(house: House, start_fake: StartFake) -> House:
+    """A running daemon on two backends: two fakes, or the real servers that COMFYUI_URLS names."""
+    urls = REAL_URLS or [(await start_fake(name)).url for name in ("one", "two")]
+    names = [f"pc-{number}" for number in range(1, len(urls) + 1)]
+    house.write_backends(*zip(names, urls, strict=True))
+    await house.start()
+    await house.wait_up(*names)
+    return house
+
+
+@pytest.fixture
+async def fake(house: House, start_fake: StartFake) -> FakeComfyUI:
+    """A fake that the house's daemon runs on, alone; the daemon is started."""
+    fake = await start_fake("one")
+    house.write_backends(("pc-1", fake.url))
+    await house.start()
+    await house.wait_up("pc-1")
+    return fake
