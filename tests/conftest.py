@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -16,13 +16,13 @@ StartFake = Callable[[str], Awaitable[FakeComfyUI]]
 
 
 @pytest.fixture
-async def house(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[House]:
+async def house(tmp_path: Path, nursery: trio.Nursery) -> House:
     """A configuration folder with the workflows `pattern`, `invert` and `blurs`; no backend yet, not started."""
     house = House(tmp_path, nursery)
     house.write_workflow("pattern", PATTERN)
     house.write_workflow("invert", INVERT)
     house.write_workflow("blurs", BLURS)
-    yield house
+    return house
 
 
 @pytest.fixture

@@ -85,24 +85,27 @@ class Reloader:
         while True:
             watched = self._folders()
             stop = trio.Event()
-            try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_set_when_cancelled, stop)
                 async for _ in watchfiles.awatch(
-                    *watched,
-                    watch_filter=_counts,
-                    debounce=1600,
-                    step=SETTLE_MS,
-                    stop_event=stop,
-                    recursive=True,
+                    *watched, watch_filter=_counts, step=SETTLE_MS, stop_event=stop, recursive=True
                 ):
                     await self.reload()
                     if self._folders() != watched:
                         break
-            finally:
-                stop.set()  # ends watchfiles' thread at once; being cancelled alone would take it seconds
+                nursery.cancel_scope.cancel()
 
     def _folders(self) -> list[Path]:
         config = self.current.config
         return sorted({config.folder, config.workflows_dir})
+
+
+async def _set_when_cancelled(stop: trio.Event) -> None:
+    """Ends watchfiles' thread at once: being cancelled alone takes it up to 5 s (its `rust_timeout`)."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        stop.set()
 
 
 def _counts(_: watchfiles.Change, path: str) -> bool:

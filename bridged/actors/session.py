@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -254,7 +254,7 @@ def _told(event: JobEvent) -> Iterator[tuple[str, str]]:
 
 async def converse(
     client: Client, session: Session, *, interval: float, limit: int
-) -> AsyncIterator[Message]:
+) -> AsyncGenerator[Message, None]:
     """What one connection is sent, in order, until we end it: `listening` every `interval` seconds while nothing else
     is said; after `limit` of them with no job submitted a time-out error."""
     yield Message("connected", f"connected / {client.client_id}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -86,8 +87,9 @@ def create_app(services: Services) -> QuartTrio:
 async def read_json(limit: int = MAX_JSON) -> dict[str, Any]:
     """The body as a JSON object. Raises BadRequest, TooLarge."""
     body = bytearray()
-    async for chunk in body_chunks(limit):
-        body += chunk
+    async with aclosing(body_chunks(limit)) as chunks:
+        async for chunk in chunks:
+            body += chunk
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -97,7 +99,7 @@ async def read_json(limit: int = MAX_JSON) -> dict[str, Any]:
     return value
 
 
-async def body_chunks(limit: int) -> AsyncIterator[bytes]:
+async def body_chunks(limit: int) -> AsyncGenerator[bytes, None]:
     """The body as it arrives. Raises TooLarge as soon as that is known."""
     if (request.content_length or 0) > limit:
         raise TooLarge(f"the request is larger than the limit of {limit / 1e6:g} MB")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -162,8 +163,10 @@ def routes(services: Services) -> Blueprint:
 
 async def _talk(client: Client, session: Session, services: Services) -> None:
     jobs = services.settings().jobs
-    async for message in converse(client, session, interval=jobs.timeout_interval, limit=jobs.limit_timeout_count):
-        await websocket.send(_encode(message))
+    talk = converse(client, session, interval=jobs.timeout_interval, limit=jobs.limit_timeout_count)
+    async with aclosing(talk):
+        async for message in talk:
+            await websocket.send(_encode(message))
 
 
 async def _read_and_ignore() -> None:
@@ -189,10 +192,13 @@ async def _result(client: Client, job_id: str | None, wait: float) -> JobRecord 
     return record
 
 
-async def _then_fetched(chunks: AsyncIterator[bytes], client: Client, record: JobRecord) -> AsyncIterator[bytes]:
+async def _then_fetched(
+    chunks: AsyncGenerator[bytes, None], client: Client, record: JobRecord
+) -> AsyncGenerator[bytes, None]:
     """The body; once all of it was taken, the job counts as fetched."""
-    async for chunk in chunks:
-        yield chunk
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield chunk
     client.fetched.add(record.job.id)
 
 

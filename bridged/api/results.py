@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
 import msgspec
@@ -22,7 +23,7 @@ class Body(Protocol):
     def content_type(self) -> str: ...
     @property
     def length(self) -> int: ...
-    def chunks(self) -> AsyncIterator[bytes]: ...
+    def chunks(self) -> AsyncGenerator[bytes, None]: ...
 
 
 def multipart_body(outputs: Sequence[Output]) -> Body:
@@ -61,10 +62,11 @@ class _Base64:
             len(head) + 4 * ((output.file.size + 2) // 3) for head, output in self._pieces
         )
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         for head, output in self._pieces:
             pending = head
-            async for block in read_blocks(output.file.path, BASE64_BLOCK):
-                yield pending + base64.b64encode(block)
-                pending = b""
+            async with aclosing(read_blocks(output.file.path, BASE64_BLOCK)) as blocks:
+                async for block in blocks:
+                    yield pending + base64.b64encode(block)
+                    pending = b""
         yield self._end

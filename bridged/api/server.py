@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -93,10 +94,12 @@ def cut_connections(ports: set[int]) -> int:
     cut = 0
     for fd in os.listdir("/proc/self/fd"):
         try:
-            sock = socket.socket(fileno=os.dup(int(fd)))
+            if not stat.S_ISSOCK(os.fstat(int(fd)).st_mode):
+                continue
+            duplicate = os.dup(int(fd))
         except OSError:
-            continue  # no socket, or closed meanwhile
-        with sock:
+            continue  # closed meanwhile: it was the listing's own
+        with socket.socket(fileno=duplicate) as sock:
             try:
                 if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.getsockname()[1] in ports:
                     sock.getpeername()

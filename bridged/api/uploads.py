@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, contextmanager
+from pathlib import Path
 
 import msgspec
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -30,7 +31,7 @@ class ReceivedFile(msgspec.Struct, frozen=True):
 
 async def receive_files(
     content_type: str,
-    chunks: AsyncIterator[bytes],
+    chunks: AsyncGenerator[bytes, None],
     spool: Spool,
     *,
     limit: int,
@@ -48,10 +49,12 @@ async def receive_files(
     received: list[ReceivedFile] = []
     complete = False
     async with AsyncExitStack() as undo:
-        undo.callback(_remove, received)
+        unwanted = undo.enter_context(_removing())
         header: File | None = None
         incoming = spool.incoming("uploads")
-        async for event in _events(MultipartDecoder(boundary.encode("latin-1"), max_parts=MAX_PARTS), chunks):
+        decoder = MultipartDecoder(boundary.encode("latin-1"), max_parts=MAX_PARTS)
+        events = await undo.enter_async_context(aclosing(_events(decoder, chunks)))
+        async for event in events:
             if isinstance(event, Field):
                 raise BadRequest(f"part {event.name!r} has no filename: every part must be a file")
             if isinstance(event, File):
@@ -65,6 +68,7 @@ async def receive_files(
                 if not event.more_data:
                     name = bare_name(header.filename)
                     received.append(ReceivedFile(header.name, name, await incoming.finish(name, allowed)))
+                    unwanted.append(received[-1].file.path)
                     header = None
             elif isinstance(event, Epilogue):
                 complete = True
@@ -72,32 +76,45 @@ async def receive_files(
             raise BadRequest("the multipart body ends too early")
         if not received:
             raise BadRequest("the request has no file; send at least one part with a filename")
-        undo.pop_all()
+        unwanted.clear()
     return received
 
 
-def _remove(received: list[ReceivedFile]) -> None:
-    # A few unlinks of local files: quick enough to do right here, also while being cancelled.
-    for file in received:
-        file.file.path.unlink(missing_ok=True)
+@contextmanager
+def _removing() -> Iterator[list[Path]]:
+    """Files that are removed at the end, unless the list was cleared by then."""
+    unwanted: list[Path] = []
+    try:
+        yield unwanted
+    finally:
+        # A few unlinks of local files: quick enough to do right here, also while being cancelled.
+        for path in unwanted:
+            path.unlink(missing_ok=True)
 
 
-async def _events(decoder: MultipartDecoder, chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
+async def _events(decoder: MultipartDecoder, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[Event, None]:
     """What the decoder makes of the body. Raises BadRequest where it is malformed."""
     in_header = 0
-    async for chunk in chunks:
-        try:
-            decoder.receive_data(chunk)
+    async with aclosing(chunks):
+        async for chunk in chunks:
             in_header += len(chunk)
-            while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
+            for event in _decode(decoder, chunk):
                 in_header = 0
                 yield event
-        except RequestEntityTooLarge:
-            raise BadRequest(f"the request has more than {MAX_PARTS} parts") from None
-        except ValueError as error:
-            raise BadRequest(f"the multipart body is malformed: {error}") from None
-        if isinstance(event, Epilogue):
+            if in_header > MAX_PART_HEADER + len(chunk):
+                raise BadRequest("a part's headers are too long")
+    for event in _decode(decoder, None):
+        yield event
+
+
+def _decode(decoder: MultipartDecoder, chunk: bytes | None) -> Iterator[Event]:
+    try:
+        decoder.receive_data(chunk)
+        while not isinstance(event := decoder.next_event(), NeedData):
             yield event
-            return
-        if in_header > MAX_PART_HEADER + len(chunk):
-            raise BadRequest("a part's headers are too long")
+            if isinstance(event, Epilogue):
+                return
+    except RequestEntityTooLarge:
+        raise BadRequest(f"the request has more than {MAX_PARTS} parts") from None
+    except ValueError as error:
+        raise BadRequest(f"the multipart body is malformed or ends too early: {error}") from None

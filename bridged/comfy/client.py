@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -130,15 +130,11 @@ class ComfyClient:
         """Unloads models and frees memory after the current job; harmless while one runs."""
         await self._post("/free", {"unload_models": True, "free_memory": True})
 
-    async def upload(self, body: AsyncIterator[bytes], content_type: str, length: int) -> UploadAnswer:
+    async def upload(self, body: AsyncGenerator[bytes, None], content_type: str, length: int) -> UploadAnswer:
         """Sends an encoded multipart body to /upload/image. Raises AttemptFailed (refused), BackendUnavailable."""
-        response = await self._request(
-            "POST",
-            "/upload/image",
-            content=body,
-            headers={"Content-Type": content_type, "Content-Length": str(length)},
-            timeout=60.0,
-        )
+        headers = {"Content-Type": content_type, "Content-Length": str(length)}
+        async with aclosing(body):
+            response = await self._request("POST", "/upload/image", content=body, headers=headers, timeout=60.0)
         if response.status_code != 200:
             raise AttemptFailed(f"it refuses an input file (HTTP status {response.status_code})", Fault.HOST)
         try:
@@ -207,14 +203,12 @@ class ComfyClient:
             except trio_websocket.ConnectionClosed:
                 failure = BackendUnavailable("it closed its event socket at once")
             else:
-                try:
-                    yield connection
-                finally:
-                    # Close fully before anyone reconnects: a late close of this socket would deregister the next
-                    # one of the same client_id (ComfyUI 0.3.64).
-                    with trio.move_on_after(1, shield=True):
-                        await connection.aclose()
+                yield connection
+                with trio.move_on_after(1):
+                    await connection.aclose()
             finally:
+                # Closed fully before anyone reconnects: a late close of this socket would deregister the next one of
+                # the same client_id (ComfyUI 0.3.64).
                 await trio.aclose_forcefully(stream)
                 nursery.cancel_scope.cancel()
         if failure is not None:

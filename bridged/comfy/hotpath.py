@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import select
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from urllib.parse import urlsplit
 
 import h11
@@ -105,7 +105,8 @@ class HotPath:
                 head = await self._next(connection)
             if not isinstance(head, h11.Response):
                 raise BackendUnavailable("it closed the connection without an answer")
-            yield Response(head.status_code, dict(head.headers)), self._body(connection)
+            async with aclosing(self._body(connection)) as body_chunks:
+                yield Response(head.status_code, dict(head.headers)), body_chunks
             reusable = connection.http.our_state is h11.DONE and connection.http.their_state is h11.DONE
         finally:
             if reusable:
@@ -114,7 +115,7 @@ class HotPath:
             else:
                 await trio.aclose_forcefully(connection.stream)
 
-    async def _body(self, connection: _Connection) -> AsyncIterator[bytes]:
+    async def _body(self, connection: _Connection) -> AsyncGenerator[bytes, None]:
         while True:
             event = await self._next(connection)
             if isinstance(event, h11.EndOfMessage):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -45,21 +46,22 @@ class Encoded:
             lines.append(f"Content-Type: {part.content_type}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         pending = b""
         for header, part in self._pieces:
             pending += header
             if part.path is None:
                 pending += part.text.encode()
             else:
-                async for block in read_blocks(part.path):
-                    yield pending + block
-                    pending = b""
+                async with aclosing(read_blocks(part.path)) as blocks:
+                    async for block in blocks:
+                        yield pending + block
+                        pending = b""
             pending += b"\r\n"
         yield pending + self._end
 
 
-async def read_blocks(path: Path, block: int = BLOCK) -> AsyncIterator[bytes]:
+async def read_blocks(path: Path, block: int = BLOCK) -> AsyncGenerator[bytes, None]:
     """A file's bytes; one thread hop where it fits into one block.
 
     Raises OSError: the file is gone.

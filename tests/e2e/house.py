@@ -123,7 +123,7 @@ class House:
     async def wait_status(self, holds: Callable[[dict[str, Any]], bool], seconds: float = 5) -> dict[str, Any]:
         """Asks until it holds: what an operator does, and the only way from outside."""
         with trio.fail_after(seconds):
-            while not holds(facts := await self.status()):
+            while not holds(facts := await self.status()):  # noqa: ASYNC110 - there is no event to wait for over HTTP
                 await trio.sleep(0.01)
         return facts
 
@@ -221,6 +221,7 @@ class Socket:
                 while True:
                     await self.receive()
             except trio_websocket.ConnectionClosed as closed:
+                assert closed.reason is not None
                 return closed.reason.code, closed.reason.reason or ""
 
     def statuses(self) -> list[str]:

@@ -80,6 +80,7 @@ async def test_a_rest_client_uploads_runs_polls_and_fetches(served: House) -> No
         assert files["result_0"].filename is not None
         assert files["result_0"].filename.endswith(".png")
         Image.open(files["result_0"].stream).verify()
+        files["result_0"].close()
         assert (await client.http.get("/history")).status_code == 204
 
 
