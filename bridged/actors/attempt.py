@@ -32,9 +32,11 @@ Outcome = Succeeded | Interrupted | Errored | Lost
 class Follow:
     """The state of one attempt. Only its backend's actor changes it."""
 
-    def __init__(self, job: Job, attempt: Attempt, now: float) -> None:
+    def __init__(self, job: Job, attempt: Attempt, now: float, before: Follow | None = None) -> None:
         self.job = job
         self.attempt = attempt
+        self.before = before
+        """the attempt that was placed here before this one: prompts are posted in the order they were placed"""
         self.desired = Desired.RUN
         self.progress = PromptProgress(job.graph)
         self.outputs: dict[str, dict[str, Any] | None] = {}

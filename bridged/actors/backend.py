@@ -70,6 +70,7 @@ class BackendActor:
         """prompts of ours that ended a moment ago: `/queue` may still name them"""
         self._classes: NodeClasses | None = None
         self._uploaded: dict[str, str] = {}
+        self._uploads = trio.Lock()
         self._control = Control(self._client, self.name)
         self._nursery: trio.Nursery | None = None
         self._socket: trio_websocket.WebSocketConnection | None = None
@@ -81,7 +82,8 @@ class BackendActor:
     # -- what Effects call -------------------------------------------------------------------------------------------
 
     def start(self, job: Job, attempt: Attempt) -> None:
-        follow = Follow(job, attempt, trio.current_time())
+        before = next(reversed(self._follows.values()), None)
+        follow = Follow(job, attempt, trio.current_time(), before)
         self._follows[attempt.prompt_id] = follow
         if self._nursery is not None:
             self._nursery.start_soon(self._run_attempt, follow)
@@ -115,6 +117,7 @@ class BackendActor:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._control.delete_histories)
+                nursery.start_soon(self._control.stop_batches)
                 nursery.start_soon(self._watch)
                 for follow in self._follows.values():
                     follow.gap = True
@@ -316,6 +319,7 @@ class BackendActor:
             report = partial(failed, Failure(Fault.NETWORK, str(error)))
         except BridgedError as error:
             report = partial(failed, Failure(Fault.POLICY, str(error)))
+        follow.settled.set()
         del self._follows[follow.prompt_id]
         self._recent.append(follow.prompt_id)
         report()
@@ -331,7 +335,9 @@ class BackendActor:
             if follow.desired is Desired.RUN:
                 with trio.CancelScope() as follow.interruptible:
                     graph = await self._with_files(follow.job)
-                follow.interruptible = None
+                    if follow.before is not None:
+                        await follow.before.settled.wait()
+                follow.interruptible = follow.before = None
             if graph is None or follow.desired is Desired.CANCEL:
                 return cancelled
             await self._post(follow, graph)
@@ -423,7 +429,8 @@ class BackendActor:
             return job.graph
         graph: dict[str, Any] = dict(job.graph)
         for use in job.files:
-            name = self._uploaded.get(use.file.sha256) or await self._upload(use)
+            async with self._uploads:  # one at a time: the next may need the same content
+                name = self._uploaded.get(use.file.sha256) or await self._upload(use)
             node = graph[use.node]
             graph[use.node] = {**node, "inputs": {**node["inputs"], use.input: name}}
         return graph

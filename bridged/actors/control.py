@@ -13,9 +13,6 @@ from bridged.errors import BackendUnavailable
 
 log = logging.getLogger(__name__)
 
-CONFIRM = 1.0
-"""seconds to wait for the event that confirms an interrupt before the queue is asked (nodes can take longer)"""
-
 REPEAT = 2.0
 """seconds between interrupts of one prompt: a long node hears them only when it ends"""
 
@@ -24,6 +21,15 @@ RETRY = 1.0
 
 HISTORY_BATCH, HISTORY_DELAY = 100, 2.0
 """finished prompts are removed from the backend's history this many, or this many seconds, at a time"""
+
+
+class _Stop:
+    """One attempt that is to be stopped; `asked`: the backend was told."""
+
+    def __init__(self, follow: Follow) -> None:
+        self.follow = follow
+        self.asked = False
+        self.done = trio.Event()
 
 
 class Control:
@@ -35,46 +41,59 @@ class Control:
         self._name = name
         self.atomic = False
         self.orphans: set[str] = set()
+        self._batch: list[_Stop] = []
+        self._batch_some = trio.Event()
         self._finished: list[str] = []
         self._finished_some = trio.Event()
 
     async def cancel(self, follow: Follow) -> None:
         """Works until the attempt has ended: by our interrupt, by itself, or because the backend was given up."""
         await follow.settled.wait()
-        last_interrupt = -REPEAT
-        while not follow.ended.is_set():
+        while not follow.ended.is_set() and follow.prompt_id not in self.orphans:
+            stop = _Stop(follow)
+            self._batch.append(stop)
+            self._batch_some.set()
+            await stop.done.wait()
+            # Said again until it is heard: ComfyUI clears its flag when a prompt begins to execute, so an interrupt
+            # in the moment before that is lost (0.3.64). A long node hears it only when it ends.
+            with trio.move_on_after(REPEAT if stop.asked else RETRY):
+                await follow.ended.wait()
+
+    async def stop_batches(self) -> None:
+        """The one task that stops prompts here. What is wanted at the same time goes together: first everything out
+        of the queue, then the interrupts, so that none of ours begins because another was interrupted."""
+        while True:
+            await self._batch_some.wait()
+            await trio.lowlevel.checkpoint()  # whoever was revoked by the same event has asked by now
+            batch, self._batch, self._batch_some = self._batch, [], trio.Event()
             try:
-                if follow.prompt_id in self.orphans:
-                    return
-                # Said again until it is heard: ComfyUI clears its flag when a prompt begins to execute, so an
-                # interrupt in the moment before that is lost (0.3.64).
-                if trio.current_time() - last_interrupt >= REPEAT:
-                    last_interrupt = trio.current_time()
-                    await self._stop(follow.prompt_id, known_running=follow.started)
-                if follow.started:
-                    with trio.move_on_after(CONFIRM):
-                        await follow.ended.wait()
-                        return
-                if not await self._is_queued(follow.prompt_id):
-                    follow.gap = True
-                    follow.end(Interrupted(follow.prompt_id))
-                    return
-                with trio.move_on_after(CONFIRM):
-                    await follow.ended.wait()
+                await self._stop([stop.follow for stop in batch])
+                for stop in batch:
+                    stop.asked = True
             except BackendUnavailable as error:
                 log.info("backend %s: a cancel waits: %s", self._name, error)
-                last_interrupt = -REPEAT
-                with trio.move_on_after(RETRY):
-                    await follow.ended.wait()
+            finally:
+                for stop in batch:
+                    stop.done.set()
 
-    async def _stop(self, prompt_id: str, *, known_running: bool) -> None:
-        if self.atomic and await self._client.cancel_atomically(prompt_id):
-            return
-        if not known_running:
-            await self._client.delete_queued([prompt_id])
-        # A stock ComfyUI compares the id and then sets a global flag: in between the next prompt may have begun. The
-        # window is its own few microseconds; only the atomic cancel above closes it.
-        await self._client.interrupt(prompt_id)
+    async def _stop(self, follows: list[Follow]) -> None:
+        if self.atomic:
+            follows = [f for f in follows if not await self._client.cancel_atomically(f.prompt_id)]
+        waiting = [follow for follow in follows if not follow.started]
+        running = [follow.prompt_id for follow in follows if follow.started]
+        if waiting:
+            await self._client.delete_queued([follow.prompt_id for follow in waiting])
+            queue = await self._client.queue()
+            for follow in waiting:
+                if follow.prompt_id in queue.running:
+                    running.append(follow.prompt_id)
+                elif follow.prompt_id not in queue.pending:
+                    follow.gap = True
+                    follow.end(Interrupted(follow.prompt_id))
+        for prompt_id in running:
+            # A stock ComfyUI compares the id and then sets a global flag: in between, the next prompt may have begun.
+            # That window is its own few microseconds; only the atomic cancel closes it.
+            await self._client.interrupt(prompt_id)
 
     async def withdraw(self, follow: Follow) -> bool:
         """Takes it out of the queue if it has not started; never interrupts. True where it is certain not to run."""
@@ -98,9 +117,10 @@ class Control:
         """Stops what was given up while the backend was away."""
         for prompt_id in list(self.orphans):
             try:
-                await self._stop(prompt_id, known_running=False)
-                if not await self._is_queued(prompt_id):
-                    self.orphans.discard(prompt_id)
+                await self._client.delete_queued([prompt_id])
+                if prompt_id in (await self._client.queue()).running:
+                    await self._client.interrupt(prompt_id)
+                self.orphans.discard(prompt_id)
             except BackendUnavailable:
                 return
 

@@ -221,8 +221,8 @@ class Socket:
                 while True:
                     await self.receive()
             except trio_websocket.ConnectionClosed as closed:
-                assert closed.reason is not None
-                return closed.reason.code, closed.reason.reason or ""
+                reason = closed.reason or trio_websocket.CloseReason(1006, "no close frame")
+                return reason.code, reason.reason or ""
 
     def statuses(self) -> list[str]:
         return [message["status"] for message in self.seen if message["status"] != "listening"]
