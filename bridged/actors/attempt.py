@@ -45,6 +45,8 @@ class Follow:
         """what a revocation may cancel at once: transfers, never a request that changes something"""
         self.posted = False
         """POST /prompt was begun: from here on the backend may have it"""
+        self.posting: trio.CancelScope | None = None
+        """around that POST: once the prompt has ended, its answer is not waited for"""
         self.settled = trio.Event()
         """that POST was answered, or its fate was looked up"""
         self.started = False
@@ -71,3 +73,5 @@ class Follow:
             self.left_queue = self.left_queue or isinstance(outcome, Lost)
             self.settled.set()
             self.ended.set()
+            if self.posting is not None:
+                self.posting.cancel()

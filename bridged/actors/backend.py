@@ -378,8 +378,10 @@ class BackendActor:
     async def _post(self, follow: Follow, graph: Graph) -> None:
         """POST /prompt, and where its answer stays away, finds out whether it was accepted."""
         follow.posted = True
+        answer = protocol.PromptAnswer()
         try:
-            answer = await self._client.post_prompt(follow.prompt_id, graph)
+            with trio.CancelScope() as follow.posting:
+                answer = await self._client.post_prompt(follow.prompt_id, graph)
         except AttemptFailed:
             if follow.job.files:
                 self._uploaded.clear()  # perhaps the owner removed them: the next attempt here sends them again

@@ -78,10 +78,9 @@ class _OnBackend:
 
 
 class _BackendState:
-    def __init__(self, name: str, max_running: int, prefetch: int, draining: bool, now: float) -> None:
+    def __init__(self, name: str, max_running: int, draining: bool, now: float) -> None:
         self.name = name
         self.max_running = max_running
-        self.prefetch = prefetch
         self.draining = draining
         self.up = False
         self.reason = "not connected yet"
@@ -94,7 +93,7 @@ class _BackendState:
     def filling(self) -> list[_OnBackend]:
         return [entry for entry in self.attempts.values() if not entry.collecting]
 
-    def snapshot(self) -> BackendSnapshot:
+    def snapshot(self, prefetch: int) -> BackendSnapshot:
         return BackendSnapshot(
             name=self.name,
             up=self.up,
@@ -103,7 +102,7 @@ class _BackendState:
             foreign=self.foreign,
             load=len(self.filling()),
             max_running=self.max_running,
-            capacity=self.max_running + self.prefetch,
+            capacity=self.max_running + prefetch,
             idle_since=self.idle_since,
         )
 
@@ -127,7 +126,7 @@ class Dispatcher:
     # -- what others may look at -------------------------------------------------------------------------------------
 
     def snapshots(self) -> list[BackendSnapshot]:
-        return [backend.snapshot() for backend in self._backends.values()]
+        return [backend.snapshot(self.prefetch) for backend in self._backends.values()]
 
     def backend_reason(self, name: str) -> str:
         """Why a backend is not up, for people; "" when it is."""
@@ -198,9 +197,9 @@ class Dispatcher:
     def on_backend_configured(self, name: str, *, max_running: int, draining: bool) -> None:
         backend = self._backends.get(name)
         if backend is None:
-            self._backends[name] = _BackendState(name, max_running, self.prefetch, draining, self._clock())
+            self._backends[name] = _BackendState(name, max_running, draining, self._clock())
         else:
-            backend.max_running, backend.draining, backend.prefetch = max_running, draining, self.prefetch
+            backend.max_running, backend.draining = max_running, draining
         self._withdraw_prefetched(self._backends[name], draining)
         self._schedule()
 
@@ -327,11 +326,17 @@ class Dispatcher:
     def _prefetched(self) -> Iterator[Prefetched]:
         for backend in self._backends.values():
             filling = backend.filling()
-            waiting = filling[backend.max_running :] if backend.foreign == 0 else filling
-            for entry in waiting:
-                if not entry.started and not entry.leaving:
-                    record = entry.record
-                    yield Prefetched(entry.attempt.prompt_id, backend.name, record.job.requires, record.excluded)
+            first = backend.max_running if backend.foreign == 0 else 0
+            for position, entry in enumerate(filling):
+                record = entry.record
+                if entry.leaving:
+                    waits = not record.state.terminal  # it is being taken back, and wants a place elsewhere
+                else:
+                    waits = position >= first and not entry.started
+                if waits:
+                    yield Prefetched(
+                        entry.attempt.prompt_id, backend.name, record.job.requires, record.excluded, entry.leaving
+                    )
 
     def _withdraw_prefetched(self, backend: _BackendState, draining: bool) -> None:
         for entry in backend.filling() if draining and not self.detached else ():
@@ -377,7 +382,8 @@ class Dispatcher:
         for record in list(self._queue.values()):
             others: Iterable[BackendSnapshot] = (s for s in self.snapshots() if s.name not in record.excluded)
             reasons = obstacles(record.job.requires, others)
-            if reasons:
+            # With no backend at all it waits for the next; one that failed on all there are has waited enough.
+            if reasons or (reasons is not None and record.failure is not None):
                 del self._queue[record.job.id]
                 each = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
                 message = f"no backend can run {record.job.alias!r} any more: {each}"

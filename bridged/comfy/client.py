@@ -34,6 +34,9 @@ MAX_IN_FLIGHT = 6
 """control calls at once, below httpx's pool of 10: cancelled requests can leak a slot (httpcore #1093)"""
 
 
+NOBODYS_PROMPT = "00000000-0000-4000-8000-000000000000"
+
+
 class ComfyClient:
     """One backend. Owned by its actor; `aclose` when done. `url` never appears in an error's text."""
 
@@ -105,8 +108,8 @@ class ComfyClient:
         return await self._get("/object_info", timeout=60.0)
 
     async def has_atomic_cancel(self) -> bool:
-        """Whether this version has `POST /api/jobs/{id}/cancel` (2026 versions): asked of its job list."""
-        return (await self._request("GET", "/api/jobs?limit=1")).status_code == 200
+        """Whether this version has `POST /api/jobs/{id}/cancel` (2026 versions): asked about a prompt that nobody has."""
+        return (await self._request("POST", f"/api/jobs/{NOBODYS_PROMPT}/cancel")).status_code == 200
 
     async def cancel_atomically(self, prompt_id: str) -> bool:
         """Dequeues or interrupts exactly that prompt. False where the backend does not know the call or the prompt.
@@ -114,7 +117,7 @@ class ComfyClient:
         2026 versions answer 200 `{"cancelled": bool}`, false for unknown or finished ids; stock 0.3.64 has 404 or 405.
         """
         response = await self._request("POST", f"/api/jobs/{prompt_id}/cancel")
-        return response.status_code == 200 and b"false" not in response.content.lower()
+        return response.status_code == 200 and b"true" in response.content
 
     async def delete_queued(self, prompt_ids: Sequence[str]) -> None:
         await self._post("/queue", {"delete": list(prompt_ids)})

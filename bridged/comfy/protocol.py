@@ -127,6 +127,9 @@ class _PreviewMeta(msgspec.Struct):
     prompt_id: str = ""
 
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""all that msgspec raises for bytes that are no JSON, no UTF-8 or nested without end: a backend's fault, not ours"""
+
 _envelope = msgspec.json.Decoder(_Envelope)
 _status = msgspec.json.Decoder(_StatusData)
 _preview_meta = msgspec.json.Decoder(_PreviewMeta)
@@ -154,7 +157,7 @@ def parse_message(message: str | bytes) -> Event | None:
         decoder = _events.get(envelope.type)
         event: Event | None = decoder.decode(envelope.data) if decoder else None
         return event
-    except (msgspec.MsgspecError, struct.error, UnicodeDecodeError):
+    except (*_UNREADABLE, struct.error):
         return None
 
 
@@ -210,10 +213,10 @@ class PromptProgress:
             self._done[node] = max(self._done[node], min(1.0, fraction))
 
 
-def files_of(output: Mapping[str, Any] | None) -> list[RemoteFile]:
+def files_of(output: object) -> list[RemoteFile]:
     """The files that one node's output names, whatever the node calls its lists (images, gifs, audio, …)."""
     found: list[RemoteFile] = []
-    for values in (output or {}).values():
+    for values in output.values() if isinstance(output, Mapping) else ():
         for value in values if isinstance(values, list) else ():
             if isinstance(value, dict) and isinstance(value.get("filename"), str):
                 try:
@@ -310,7 +313,7 @@ def parse_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
     """The entry of that prompt, or None where there is none (yet). Raises BackendUnavailable: it is no history."""
     try:
         return _history.decode(body).get(prompt_id)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise BackendUnavailable(f"its history is not readable: {error}") from None
 
 
@@ -334,7 +337,7 @@ def parse_queue(body: bytes) -> QueueView:
             running=tuple(str(item[1]) for item in queue.queue_running),
             pending=tuple(str(item[1]) for item in queue.queue_pending),
         )
-    except (msgspec.MsgspecError, IndexError) as error:
+    except (*_UNREADABLE, IndexError) as error:
         raise BackendUnavailable(f"its queue is not readable: {error}") from None
 
 

@@ -31,12 +31,14 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Prefetched(msgspec.Struct, frozen=True):
-    """An attempt that waits in a backend's own queue behind another of ours."""
+    """An attempt that waits in a backend's own queue behind another of ours. `leaving`: it is being taken back
+    already, so a free place is spoken for."""
 
     prompt_id: str
     backend: str
     requires: frozenset[str]
     excluded: frozenset[str] = frozenset()
+    leaving: bool = False
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -109,17 +111,20 @@ def _withdrawals(
     load: dict[str, int],
 ) -> Iterable[str]:
     owners_turn = {s.name for s in snapshots if s.up and s.foreign > 0}
-    free = {name for name, s in available.items() if load[name] < s.max_running}
-    for attempt in prefetched:
-        if attempt.backend in owners_turn:  # 6
-            yield attempt.prompt_id
-            continue
-        for name in sorted(free):  # 5
-            if (
-                name != attempt.backend
+    free = {name: s.max_running - load[name] for name, s in available.items() if load[name] < s.max_running}
+    for attempt in sorted(prefetched, key=lambda a: (not a.leaving, a.backend not in owners_turn)):
+        place = next(
+            (
+                name
+                for name in sorted(free)
+                if free[name] > 0
+                and name != attempt.backend
                 and name not in attempt.excluded
                 and can_run(attempt.requires, available[name])
-            ):
-                free.discard(name)
-                yield attempt.prompt_id
-                break
+            ),
+            None,
+        )
+        if place is not None:  # 5
+            free[place] -= 1
+        if not attempt.leaving and (place is not None or attempt.backend in owners_turn):  # 6
+            yield attempt.prompt_id
