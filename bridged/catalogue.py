@@ -94,7 +94,7 @@ def load(
     """
     problems: list[str] = []
     workflows: dict[str, Workflow] = {}
-    listed = {source.fn for source in sources}
+    listed = {name for source in sources for name in (source.fn, source.alias)}  # an alias wins over a file name
     unlisted = [Source(path.name, path.name) for path in sorted(folder.glob("*.json")) if path.name not in listed]
     for source in [*sources, *unlisted]:
         if source.fn.startswith("."):
@@ -138,9 +138,9 @@ def read_workflow(folder: Path, source: Source, allowed: Mapping[str, Sequence[s
             )
         for name, value in content["inputs"].items():
             if isinstance(value, str) and (kind := type_of_extension(extension_of(value), allowed)):
-                path = folder / "input" / value
-                if "/" not in value and path.is_file():
-                    files[node, name] = stored_from_disk(path, kind)
+                file = _default_file(folder / "input", value, kind, f"{source.fn}: node {node}: {name}")
+                if file is not None:
+                    files[node, name] = file
     return Workflow(
         alias=source.alias,
         fn=source.fn,
@@ -205,7 +205,10 @@ def _held_name(key: str, value: str) -> None:
 def _expect(key: str, value: Any, kind: str) -> Any:
     """The value as that type. A whole number is a fine float; a bool is no number."""
     if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            value = float("inf")
     if JSON_TYPES.get(type(value)) != kind:
         found = JSON_TYPES.get(type(value), "null" if value is None else type(value).__name__)
         raise BadInput(f"{key!r} must be {kind}, not {found}")
@@ -213,6 +216,10 @@ def _expect(key: str, value: Any, kind: str) -> Any:
         raise BadInput(f"{key!r} must be a finite number")
     if isinstance(value, str) and len(value) > MAX_TEXT:
         raise BadInput(f"{key!r} is longer than {MAX_TEXT} characters")
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        raise BadInput(f"{key!r} has half of a surrogate pair, which is no text") from None
     return value
 
 
@@ -224,7 +231,8 @@ def _type_of(default: Any, allowed: Mapping[str, Sequence[str]]) -> str | None:
 
 def _read_graph(folder: Path, fn: str) -> Graph:
     try:
-        graph = json.loads((folder / fn).read_text(encoding="utf-8"))
+        graph = json.loads((folder / fn).read_text(encoding="utf-8"), parse_constant=_no_constant)
+        msgspec.json.encode(graph)  # what is sent to backends later must be sendable
     except FileNotFoundError:
         raise ConfigError(f"{fn}: no such file in the workflows folder; write it with Export (API)") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -233,6 +241,8 @@ def _read_graph(folder: Path, fn: str) -> Graph:
         raise ConfigError(f"{fn}: line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise ConfigError(f"{fn}: nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # NaN, half of a surrogate pair, thousands of digits
+        raise ConfigError(f"{fn}: has a value that JSON cannot carry: {error}") from None
     if isinstance(graph, dict) and isinstance(graph.get("nodes"), list):
         raise ConfigError(f"{fn}: this is a workflow saved for the editor; export it with Export (API) instead")
     if not isinstance(graph, dict) or not graph:
@@ -248,6 +258,23 @@ def _read_graph(folder: Path, fn: str) -> Graph:
     return graph
 
 
+def _default_file(folder: Path, name: str, kind: str, where: str) -> StoredFile | None:
+    """The file of that name, or None where there is none: any text may end like a file name."""
+    try:
+        bare_name(name)
+    except FileRefused:
+        return None
+    path = folder / name
+    try:
+        return stored_from_disk(path, kind) if path.is_file() else None
+    except OSError as error:
+        raise ConfigError(f"{where}: {name!r} in {folder.name}/ cannot be read: {error.strerror}") from None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _asset(folder: Path, name: Any, where: str) -> bytes | None:
     if name in (None, ""):
         return None
@@ -255,7 +282,7 @@ def _asset(folder: Path, name: Any, where: str) -> bytes | None:
         raise ConfigError(f"{where}: {name!r} must be a bare file name in {folder.name}/")
     try:
         return (folder / name).read_bytes()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
         raise ConfigError(f"{where}: no file {name!r} in {folder.name}/") from None
 
 

@@ -6,9 +6,11 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from bridged.actors.pool import Pool
 from bridged.actors.reloader import Loaded, Reloader, load_all
 from bridged.actors.session import Clients
 from bridged.api.app import Services, create_app
-from bridged.api.server import serve
+from bridged.api.server import listen, serve
 from bridged.config.diff import Diff
 from bridged.config.load import EMBEDDED_NAME
 from bridged.config.schema import Backend, Server, Settings
@@ -101,14 +103,18 @@ class Daemon:
         try:
             ledger = SqliteLedger(state_dir / "ledger.sqlite3")
             ledger.open()
-            try:
-                await self._run(loaded, ledger, task_status)
-            finally:
-                ledger.close()
+            with closing(ledger), listen(loaded.config.settings.server) as listener:
+                await self._run(loaded, ledger, listener, task_status)
         finally:
             os.close(lock)
 
-    async def _run(self, loaded: Loaded, ledger: SqliteLedger, task_status: trio.TaskStatus[list[str]]) -> None:
+    async def _run(
+        self,
+        loaded: Loaded,
+        ledger: SqliteLedger,
+        listener: socket.socket,
+        task_status: trio.TaskStatus[list[str]],
+    ) -> None:
         self._ledger = ledger
         self._build(loaded, ledger)
         self.spool.prepare()
@@ -121,16 +127,23 @@ class Daemon:
             root.start_soon(self.pool.run)
             root.start_soon(self._embedded_worker, loaded.config.state_dir)
             root.start_soon(self._prepare_stop, root, budget)
-            urls: list[str] = await root.start(self._serve, loaded.config.settings.server, root)
+            urls: list[str] = await root.start(self._serve, loaded.config.settings.server, listener, root)
             self._apply_backends()
             notify.ready()
             root.start_soon(notify.watchdog)
             log.info("bridged %s listens on %s", __version__, ", ".join(urls))
             task_status.started(urls)
 
-    async def _serve(self, server: Server, root: trio.Nursery, *, task_status: trio.TaskStatus[list[str]]) -> None:
+    async def _serve(
+        self,
+        server: Server,
+        listener: socket.socket,
+        root: trio.Nursery,
+        *,
+        task_status: trio.TaskStatus[list[str]],
+    ) -> None:
         """The HTTP side; when it has ended, so has everything."""
-        await serve(self._app, server, stopping=self._stopping.wait, task_status=task_status)
+        await serve(self._app, server, listener, stopping=self._stopping.wait, task_status=task_status)
         root.cancel_scope.cancel()
 
     def _build(self, loaded: Loaded, ledger: SqliteLedger) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 import trio
-from hypercorn.config import Config, Sockets
+from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
 from quart_trio import QuartTrio
 
@@ -19,65 +17,69 @@ from bridged.config.schema import Server
 from bridged.errors import ConfigError
 
 
-class _Config(Config):
-    """Sockets on which a peer that acknowledges nothing is given up: hypercorn sends shielded, with no deadline."""
+def listen(server: Server) -> socket.socket:
+    """The listening socket. Accepted connections inherit its options: a peer that acknowledges nothing is given up
+    (hypercorn sends shielded, with no deadline), and so is one that vanished without a word (keepalive; hypercorn's
+    own pings would hold the task of a closed WebSocket for up to one interval more).
 
-    stalled_client_timeout = 30.0
-
-    def create_sockets(self) -> Sockets:
-        sockets = super().create_sockets()
-        for sock in (*sockets.secure_sockets, *sockets.insecure_sockets):
-            if sock.family in (socket.AF_INET, socket.AF_INET6):
-                # Accepted sockets inherit all of these. Keepalive notices clients that vanished without a word;
-                # hypercorn's own pings would hold the task of a closed WebSocket for up to one interval more.
-                milliseconds = int(self.stalled_client_timeout * 1000)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-        return sockets
+    Raises ConfigError: the address cannot be used.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(server.stalled_client_timeout * 1000))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+            sock.bind(address)
+            sock.listen(128)
+        except OSError:
+            sock.close()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {server.host} port {server.port}: {error.strerror}; "
+            "choose another [server] host or port, or set HOST or PORT"
+        ) from error
+    return sock
 
 
 async def serve(
     app: QuartTrio,
     server: Server,
+    listener: socket.socket,
     *,
     stopping: Callable[[], Awaitable[object]],
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves until `stopping` returns, lets sessions end for a third of the shutdown budget, then cuts what is left.
 
-    Reports the URLs it listens on. Raises ConfigError: the address cannot be used.
+    Takes over `listener`. Reports the URLs it listens on.
     """
-    config = _Config()
-    host = f"[{server.host}]" if ":" in server.host else server.host
-    config.bind = [f"{host}:{server.port}"]
-    config.stalled_client_timeout = server.stalled_client_timeout
+    ports = {listener.getsockname()[1]}
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
     config.graceful_timeout = server.shutdown_budget / 3
     config.keep_alive_timeout = 75.0
     config.websocket_max_message_size = 1024 * 1024  # clients have nothing large to say; files go through /upload
     config.include_server_header = False
     config.accesslog = None
     config.errorlog = None
-    ports: set[int] = set()
 
-    async def run(*, task_status: trio.TaskStatus[list[str]]) -> None:
-        whole: Any = _with_whole_endings(app, server.stalled_client_timeout)
-        await hypercorn_serve(whole, config, shutdown_trigger=_none(stopping), task_status=task_status)
-        nursery.cancel_scope.cancel()  # nothing is left to cut
+    async def shutdown_trigger() -> None:
+        await stopping()
 
+    whole: Any = _with_whole_endings(app, server.stalled_client_timeout)
     async with trio.open_nursery() as nursery:
-        try:
-            urls = await nursery.start(run)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {host}:{server.port}: {os.strerror(error.errno or errno.EINVAL)}; "
-                "choose another [server] port, or set PORT"
-            ) from error
-        ports.update(int(url.rsplit(":", 1)[1]) for url in urls)
-        nursery.start_soon(partial(_cut_after, stopping, config.graceful_timeout, ports))
-        task_status.started(list(urls))
+        nursery.start_soon(_cut_after, stopping, config.graceful_timeout, ports)
+        await hypercorn_serve(whole, config, shutdown_trigger=shutdown_trigger, task_status=task_status)
+        nursery.cancel_scope.cancel()  # nothing is left to cut
 
 
 def _with_whole_endings(app: QuartTrio, deadline: float) -> Callable[..., Awaitable[None]]:
@@ -99,13 +101,6 @@ def _with_whole_endings(app: QuartTrio, deadline: float) -> Callable[..., Awaita
         await app(scope, receive, send_whole)
 
     return call
-
-
-def _none(stopping: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[None]]:
-    async def wait() -> None:
-        await stopping()
-
-    return wait
 
 
 async def _cut_after(stopping: Callable[[], Awaitable[object]], seconds: float, ports: set[int]) -> None:

@@ -108,7 +108,7 @@ class ComfyClient:
         return await self._get("/object_info", timeout=60.0)
 
     async def has_atomic_cancel(self) -> bool:
-        """Whether this version has `POST /api/jobs/{id}/cancel` (2026 versions): asked about a prompt that nobody has."""
+        """Whether this version has `POST /api/jobs/{id}/cancel` (2026 versions): asked of a prompt nobody has."""
         return (await self._request("POST", f"/api/jobs/{NOBODYS_PROMPT}/cancel")).status_code == 200
 
     async def cancel_atomically(self, prompt_id: str) -> bool:

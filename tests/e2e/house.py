@@ -123,7 +123,7 @@ class House:
     async def wait_status(self, holds: Callable[[dict[str, Any]], bool], seconds: float = 5) -> dict[str, Any]:
         """Asks until it holds: what an operator does, and the only way from outside."""
         with trio.fail_after(seconds):
-            while not holds(facts := await self.status()):  # noqa: ASYNC110 - there is no event to wait for over HTTP
+            while not holds(facts := await self.status()):
                 await trio.sleep(0.01)
         return facts
 

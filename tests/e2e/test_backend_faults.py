@@ -205,7 +205,8 @@ async def test_a_result_that_was_cut_off_is_fetched_again(house: House, fake: Fa
 
 
 @pytest.mark.parametrize(
-    ("body", "why"), [(b"<html><script>alert(1)</script></html>", "not allowed"), (picture(kind="JPEG"), "does not fit")]
+    ("body", "why"),
+    [(b"<html><script>alert(1)</script></html>", "not allowed"), (picture(kind="JPEG"), "does not fit")],
 )
 async def test_a_result_that_does_not_pass_the_checks_never_reaches_the_client(
     house: House, fake: FakeComfyUI, body: bytes, why: str
@@ -274,20 +275,21 @@ async def test_the_backends_history_is_tidied_of_ours_alone(house: House, fake: 
 async def test_an_actor_that_crashes_is_started_again_and_its_job_delivered(
     house: House, fake: FakeComfyUI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bridged.actors import backend, pool
+    from bridged.actors import pool
+    from bridged.comfy import protocol
 
     monkeypatch.setattr(pool, "COOL_DOWN", 0.05)
     fake.script.gate = trio.Event()
     async with house.client() as client:
         await client.submit("pattern")
         await client.wait_info(state="running")
-        real = backend.protocol.parse_message
+        real = protocol.parse_message
 
         def broken(message: str | bytes) -> None:
-            monkeypatch.setattr(backend.protocol, "parse_message", real)
+            monkeypatch.setattr(protocol, "parse_message", real)
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(backend.protocol, "parse_message", broken)
+        monkeypatch.setattr(protocol, "parse_message", broken)
         fake.submit_foreign()  # its status broadcast meets the bug
         with trio.fail_after(5):
             await fake.wait_for(lambda: len(fake.calls_to("GET", "/ws")) == 2)
