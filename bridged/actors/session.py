@@ -113,8 +113,9 @@ class Client:
                 return record
         return None
 
-    def tell(self, message: Message) -> None:
-        self.newest = message
+    def tell(self, message: Message, *, newest: bool = True) -> None:
+        if newest:
+            self.newest = message
         if self.session is not None:
             self.session.mailbox.put(message)
         self.changed.set()
@@ -157,7 +158,8 @@ class Clients:
         for status, detail in _told(event):
             client.tell(Message(status, detail, event.job_id))
         if event.state.terminal and not client.open_jobs():
-            client.tell(Message("closed", "Execution is done"))
+            # Who polls sees the newest state only: of a failed job that must stay the error, with its reason.
+            client.tell(Message("closed", "Execution is done"), newest=event.state is JobState.SUCCEEDED)
 
     def revoke(self, client: Client, reason: str) -> int:
         """Takes back all open jobs of a client; returns how many."""
@@ -295,4 +297,6 @@ def info(client: Client | None) -> dict[str, Any] | None:
     if client.jobs:
         record = next(reversed(client.jobs.values()))
         answer |= {"details": answer["detail"], "job_id": record.job.id, "state": record.state.value}
+        if record.failure is not None:
+            answer |= {"reason": record.failure.message, "fault": record.failure.fault.value}
     return answer

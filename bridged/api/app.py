@@ -17,6 +17,7 @@ from bridged.actors.dispatcher import Dispatcher
 from bridged.actors.intake import Intake
 from bridged.actors.pool import Pool
 from bridged.actors.session import Clients
+from bridged.api.flow import Flow
 from bridged.catalogue import Catalogue
 from bridged.config.schema import Settings
 from bridged.errors import BadRequest, BridgedError, TooLarge
@@ -105,6 +106,7 @@ async def body_chunks(limit: int) -> AsyncGenerator[bytes, None]:
         raise TooLarge(f"the request is larger than the limit of {limit / 1e6:g} MB")
     size = 0
     async for chunk in request.body:
+        _took(len(chunk))
         size += len(chunk)
         if size > limit:
             raise TooLarge(f"the request is larger than the limit of {limit / 1e6:g} MB")
@@ -114,5 +116,10 @@ async def body_chunks(limit: int) -> AsyncGenerator[bytes, None]:
 async def finish_reading(seconds: float = 2.0) -> None:
     """Reads on for a moment after a refusal: a client that is still sending would otherwise see a reset, not why."""
     with trio.move_on_after(seconds):
-        async for _ in request.body:
-            pass
+        async for chunk in request.body:
+            _took(len(chunk))
+
+
+def _took(size: int) -> None:
+    flow: Flow = request.scope["bridged.flow"]  # type: ignore[typeddict-item]
+    flow.took(size)

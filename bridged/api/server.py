@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -13,6 +14,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
 from quart_trio import QuartTrio
 
+from bridged.api.flow import Flow
 from bridged.config.schema import Server
 from bridged.errors import ConfigError
 
@@ -75,15 +77,19 @@ async def serve(
     async def shutdown_trigger() -> None:
         await stopping()
 
-    whole: Any = _with_whole_endings(app, server.stalled_client_timeout)
+    whole: Any = _mended(app, server.stalled_client_timeout)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cut_after, stopping, config.graceful_timeout, ports)
         await hypercorn_serve(whole, config, shutdown_trigger=shutdown_trigger, task_status=task_status)
         nursery.cancel_scope.cancel()  # nothing is left to cut
 
 
-def _with_whole_endings(app: QuartTrio, deadline: float) -> Callable[..., Awaitable[None]]:
-    """The application, with the last message of each response shielded (for at most `deadline` seconds).
+def _mended(app: QuartTrio, deadline: float) -> Callable[..., Awaitable[None]]:
+    """The application, with two habits of its server and its framework put right.
+
+    Request bodies are taken no faster than handlers read them (`Flow`).
+
+    The last message of each response is shielded, for at most `deadline` seconds:
 
     hypercorn tells the application of the end of a request in the middle of that last send; quart-trio then cancels
     the sender, and with it hypercorn's restart of the connection's idle timer: an idle keep-alive connection would
@@ -98,7 +104,11 @@ def _with_whole_endings(app: QuartTrio, deadline: float) -> Callable[..., Awaita
             else:
                 await send(message)
 
-        await app(scope, receive, send_whole)
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        flow = scope["bridged.flow"] = Flow()
+        await app(scope, partial(flow.receive, receive), send_whole)
 
     return call
 

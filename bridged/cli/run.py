@@ -98,14 +98,12 @@ class JobClient:
             raise BridgedError(failure)
 
     async def _poll(self, bar: Progress, task: Any) -> None:
-        failure: str | None = None
         while True:
             state = checked(await self._http.get("/execution-info")).json()
             if state["status"] == "progress":
                 bar.update(task, completed=float(state["detail"].rstrip("%")))
-            if state.get("state") in ("failed", "cancelled", "expired"):
-                failure = state.get("reason") or state["detail"]
-                raise BridgedError(failure)
+            if state["status"] == "error":
+                raise BridgedError(state["detail"])
             if state["status"] == "closed":
                 bar.update(task, completed=100)
                 return
@@ -129,6 +127,7 @@ def run_alias(url: str, alias: str, settings: Sequence[str], output: Path, *, re
 def smoke_all(url: str) -> bool:
     """Runs every runnable alias with its defaults, one line each. False where one failed."""
     console = Console()
+    plain: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
     with service_errors(url):
         facts = checked(httpx.get(f"{url}/status", timeout=10)).json()
     well = True
@@ -136,7 +135,7 @@ def smoke_all(url: str) -> bool:
         alias, obstacles = workflow["alias"], workflow["obstacles"]
         if obstacles is not None:
             why = "; ".join(f"{name} {reason}" for name, reason in obstacles.items())
-            console.print(f"skipped  {alias}: no backend can run this: {why}", highlight=False, markup=False)
+            console.print(f"skipped  {alias}: no backend can run this: {why}", **plain)
             continue
         try:
             files = _run(url, alias, (), rest=False)
@@ -144,7 +143,7 @@ def smoke_all(url: str) -> bool:
             verdict, well = (f"ok       {alias}: {len(files)} files, {size} bytes", well and bool(files))
         except BridgedError as error:
             verdict, well = f"FAILED   {alias}: {error}", False
-        console.print(verdict, highlight=False, markup=False)
+        console.print(verdict, **plain)
     return well
 
 

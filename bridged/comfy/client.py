@@ -188,32 +188,37 @@ class ComfyClient:
         except (OSError, trio.TooSlowError) as error:
             raise BackendUnavailable(f"it cannot be reached ({type(error).__name__})") from error
         failure: BackendUnavailable | None = None  # raised outside the nursery, which would wrap it in a group
-        async with trio.open_nursery() as nursery:
-            try:
-                with trio.fail_after(10):
-                    connection = await trio_websocket.wrap_client_stream(
-                        nursery,
-                        stream,
-                        parts.netloc,
-                        f"{parts.path}/ws?{urlencode({'clientId': self.client_id})}",
-                        extra_headers=[(k.encode(), v.encode()) for k, v in self._headers.items()],
-                        message_queue_size=64,
-                        max_message_size=MAX_EVENT,
-                    )
-                    await connection.send_message(protocol.HELLO)
-            except (OSError, trio.TooSlowError, trio.BrokenResourceError, trio_websocket.HandshakeError) as error:
-                failure = BackendUnavailable(f"its event socket does not open ({type(error).__name__})")
-            except trio_websocket.ConnectionClosed:
-                failure = BackendUnavailable("it closed its event socket at once")
-            else:
-                yield connection
-                with trio.move_on_after(1):
-                    await connection.aclose()
-            finally:
-                # Closed fully before anyone reconnects: a late close of this socket would deregister the next one of
-                # the same client_id (ComfyUI 0.3.64).
-                await trio.aclose_forcefully(stream)
-                nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                try:
+                    with trio.fail_after(10):
+                        connection = await trio_websocket.wrap_client_stream(
+                            nursery,
+                            stream,
+                            parts.netloc,
+                            f"{parts.path}/ws?{urlencode({'clientId': self.client_id})}",
+                            extra_headers=[(k.encode(), v.encode()) for k, v in self._headers.items()],
+                            message_queue_size=64,
+                            max_message_size=MAX_EVENT,
+                        )
+                        await connection.send_message(protocol.HELLO)
+                except (OSError, trio.TooSlowError, trio.BrokenResourceError, trio_websocket.HandshakeError) as error:
+                    failure = BackendUnavailable(f"its event socket does not open ({type(error).__name__})")
+                except trio_websocket.ConnectionClosed:
+                    failure = BackendUnavailable("it closed its event socket at once")
+                else:
+                    yield connection
+                    with trio.move_on_after(1):
+                        await connection.aclose()
+                finally:
+                    # Closed fully before anyone reconnects: a late close of this socket would deregister the next one
+                    # of the same client_id (ComfyUI 0.3.64).
+                    await trio.aclose_forcefully(stream)
+                    nursery.cancel_scope.cancel()
+        except* trio_websocket.ConnectionRejected as rejected:
+            # From trio-websocket's own reader task: something answers there, and it is no ComfyUI.
+            status = getattr(rejected.exceptions[0], "status_code", None)
+            failure = BackendUnavailable(f"it is no ComfyUI: it answers /ws with HTTP status {status}")
         if failure is not None:
             raise failure
 

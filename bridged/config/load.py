@@ -24,6 +24,9 @@ SETTINGS_FILE = "bridged.toml"
 BACKENDS_FILE = "backends.toml"
 EMBEDDED_NAME = "embedded"
 
+HEADER_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
+"""ASCII with no outer spaces: what httpx and h11 send as it is"""
+
 T = TypeVar("T")
 
 
@@ -98,8 +101,8 @@ def read_settings(folder: Path, environ: Mapping[str, str]) -> Settings:
     if host := environ.get("HOST"):
         changes["host"] = host
     if port := environ.get("PORT"):
-        if not port.isdigit() or int(port) > 65535:
-            raise ConfigError(f"environment: PORT: {port!r} is no port; use 0 to 65535")
+        if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+            raise ConfigError(f"environment: PORT: {port[:80]!r} is no port; use 0 to 65535")
         changes["port"] = int(port)
     if changes:
         server: Server = msgspec.structs.replace(settings.server, **changes)
@@ -128,7 +131,7 @@ def read_backends(folder: Path, environ: Mapping[str, str]) -> tuple[Backend, ..
         if backend.name == EMBEDDED_NAME:
             raise ConfigError(f"{where}.name: {EMBEDDED_NAME!r} is the built-in worker's name; choose another")
         for name, value in backend.headers.items():
-            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or re.search(r"[\r\n\0]", value):
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not HEADER_VALUE.fullmatch(value):
                 raise ConfigError(f"{where}.headers: {name!r} is no header that HTTP allows")
         seen.add(backend.name)
     return tuple(backends)
@@ -143,6 +146,8 @@ def read_aliases(path: Path) -> tuple[AliasEntry, ...]:
         raw = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path.name}: line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+        raise ConfigError(f"{path.name}: cannot be read: {error}") from None
     entries = _convert(path.name, text, raw, list[AliasEntry])
     seen: set[str] = set()
     for index, entry in enumerate(entries):
@@ -198,7 +203,7 @@ def _toml(path: Path, kind: type[T]) -> T:
         return kind()
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError says the line; the others are no TOML to speak of
         raise ConfigError(f"{path.name}: {error}") from None
     return _convert(path.name, text, raw, kind)
 
@@ -222,22 +227,41 @@ def _explain(name: str, text: str, message: str, kind: Any) -> str:
         hint = f"; did you mean `{near[0]}`?" if near else ""
         path = f"{path}.{key}" if path else key
         what = "there is no such setting"
-    line = _line_of(text, path.split(".")[0], key)
+    line = _line_of(text, path, key)
     place = f"{name}: line {line}" if line else name
     return f"{place}: {path or 'the file'}: {what}{hint}"
 
 
-def _line_of(text: str, section: str, key: str) -> int | None:
-    """The line that sets `key`, first looked for under `[section]`; None where it cannot be told."""
-    lines = text.splitlines()
-    section = re.sub(r"\[\d+\]$", "", section)
-    header = re.compile(rf"\s*\[+\s*{re.escape(section)}\b")
+def _line_of(text: str, path: str, key: str) -> int | None:
+    """The line that sets `key`, looked for under `[section]`, the right one of several `[[section]]`, or in the right
+    item of a JSON list; the first line of that where the key is not there; None where it cannot be told."""
+    lines = text.split("\n")
+    place = re.match(r"([^.\[]*)(?:\[(\d+)\])?", path)
+    section, index = place.groups() if place else ("", None)
+    first, end = None, len(lines)
+    if section:
+        name = re.escape(section)
+        header = re.compile(rf"\s*\[\[\s*{name}\s*\]\]" if index else rf"\s*\[\s*{name}\b")
+        starts = [i for i, line in enumerate(lines) if header.match(line)][int(index or 0) :]
+        if starts:
+            first = starts[0]
+            end = next((i for i in range(first + 1, end) if re.match(r"\s*\[", lines[i])), end)
+    elif index:
+        first, end = _json_item(text, int(index))
     setting = re.compile(rf"""\s*[{{,]?\s*["']?{re.escape(key)}["']?\s*[=:]""")
-    start = next((i for i, line in enumerate(lines) if header.match(line)), -1)
-    for i in range(start + 1, len(lines)):
-        if setting.match(lines[i]):
+    for i in range(first or 0, end):
+        if key and setting.match(lines[i]):
             return i + 1
-    return start + 1 if start >= 0 else None
+    return None if first is None else first + 1
+
+
+def _json_item(text: str, index: int) -> tuple[int, int]:
+    """The first line of an item of a (valid) JSON list, and the line after its last."""
+    start = position = text.index("[") + 1
+    for _ in range(index + 1):
+        start = len(text) - len(text[position:].lstrip(" \t\r\n,"))
+        _, position = json.JSONDecoder().raw_decode(text, start)
+    return text.count("\n", 0, start), text.count("\n", 0, position) + 1
 
 
 def _field_names(kind: Any) -> list[str]:

@@ -68,7 +68,9 @@ class Files(_Section, frozen=True):
     upload_max_size: Annotated[float, Meta(gt=0)] = 100.0
     result_max_size: Annotated[float, Meta(gt=0)] = 1000.0
     upload_ttl: Seconds = 3600.0
-    allowed: dict[str, list[str]] = msgspec.field(default_factory=lambda: dict(DEFAULT_TYPES))
+    allowed: dict[str, list[str]] = msgspec.field(
+        default_factory=lambda: {kind: list(extensions) for kind, extensions in DEFAULT_TYPES.items()}
+    )
 
 
 class State(_Section, frozen=True):

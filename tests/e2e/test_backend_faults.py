@@ -137,7 +137,9 @@ async def test_a_workflows_own_error_is_not_tried_again(house: House, start_fake
     async with house.client() as client:
         await client.submit("pattern")
         info = await client.wait_info(state="failed")
-        assert info["status"] == "closed"
+        assert info["status"] == "error"  # the newest state of who only polls: not a `closed` that hides it
+        assert "RuntimeError: wrong" in info["detail"]
+        assert info["fault"] == "workflow"
     assert len(one.prompts) + len(other.prompts) == 1
 
 
@@ -335,3 +337,16 @@ async def test_an_atomic_cancel_is_used_where_the_backend_has_it(house: House, n
     assert fake.calls_to("POST", "/interrupt") == []
     assert fake.violations == []
 
+
+
+async def test_a_url_that_is_no_comfyui_is_down_with_a_reason_and_nothing_crashes(
+    house: House, nursery: trio.Nursery
+) -> None:
+    (house.folder / "other").mkdir()
+    other = House(house.folder / "other", nursery)
+    await other.start()  # a bridged is a web server, and no ComfyUI
+    house.write_backends(("pc-1", other.url + "/nowhere"))
+    await house.start()
+    status = await house.wait_status(lambda s: "no ComfyUI" in s["backends"][0]["reason"])
+    assert status["backends"][0]["state"] == "down"
+    assert "127.0.0.1" not in status["backends"][0]["reason"]
