@@ -1,0 +1,198 @@
+"""One attempt, from its input files to its report: what one backend's actor does for each that is placed there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import trio
+
+from bridged.actors.attempt import Desired, Follow, Lost
+from bridged.actors.collect import collect
+from bridged.actors.control import Control
+from bridged.actors.dispatcher import Dispatcher
+from bridged.comfy import protocol
+from bridged.comfy.client import ComfyClient
+from bridged.config.schema import Settings
+from bridged.errors import AttemptFailed, BackendUnavailable, BridgedError
+from bridged.files.multipart import Encoded, Part
+from bridged.files.spool import Spool
+from bridged.model import Failure, Fault, FileInput, Graph, Job
+
+log = logging.getLogger(__name__)
+
+SUBFOLDER = "bridged"
+"""where our uploads go in a backend's input folder: its owner can see whose they are, and remove them"""
+
+
+def _nothing() -> None:
+    """The report of an attempt that has made its report."""
+
+
+class Runner:
+    """Runs attempts on one backend. `output_classes`: its node classes that give results."""
+
+    def __init__(
+        self,
+        name: str,
+        client: ComfyClient,
+        control: Control,
+        dispatcher: Dispatcher,
+        spool: Spool,
+        settings: Callable[[], Settings],
+    ) -> None:
+        self._name = name
+        self._client = client
+        self._control = control
+        self._dispatcher = dispatcher
+        self._spool = spool
+        self._settings = settings
+        self._uploaded: dict[str, str] = {}
+        """sha256 -> what the file is called on the backend"""
+        self._uploads = trio.Lock()
+        self.output_classes: frozenset[str] = frozenset()
+
+    async def run(self, follow: Follow) -> Callable[[], object]:
+        """Takes the attempt to its end, or takes it up where a crashed actor left it.
+
+        Returns the report to make to the dispatcher: how it ended, and whose fault it was where it failed.
+        """
+        failed = partial(self._dispatcher.on_failed, follow.prompt_id)
+        try:
+            return await self._attempt(follow)
+        except AttemptFailed as error:
+            return partial(failed, Failure(Fault(error.fault), str(error)))
+        except BackendUnavailable as error:
+            return partial(failed, Failure(Fault.NETWORK, str(error)))
+        except BridgedError as error:
+            return partial(failed, Failure(Fault.POLICY, str(error)))
+
+    async def _attempt(self, follow: Follow) -> Callable[[], object]:
+        """Raises what `run` attributes."""
+        cancelled = partial(self._dispatcher.on_cancelled, follow.prompt_id)
+        if not follow.posted:
+            graph: Graph | None = None
+            if follow.desired is Desired.RUN:
+                with trio.CancelScope() as follow.interruptible:
+                    graph = await self._with_files(follow.job)
+                    if follow.before is not None:
+                        await follow.before.settled.wait()
+                follow.interruptible = follow.before = None
+            if graph is None or follow.desired is Desired.CANCEL:
+                return cancelled
+            await self._post(follow, graph)
+        elif not follow.settled.is_set():
+            await self._settle(follow)
+        await follow.ended.wait()
+        self._dispatcher.on_collecting(follow.prompt_id)
+        if follow.desired is Desired.CANCEL:
+            return cancelled
+        match follow.outcome:
+            case protocol.Succeeded():
+                return await self._collected(follow)
+            case protocol.Errored() as error:
+                where = f"node {error.node_id} ({error.node_type}): {error.exception_type}: " if error.node_id else ""
+                raise AttemptFailed(f"{where}{error.exception_message.strip()}", Fault.WORKFLOW)
+            case Lost.WITHDRAWN:
+                return partial(self._dispatcher.on_withdrawn, follow.prompt_id)
+            case Lost() as lost:
+                raise AttemptFailed(lost.value, Fault.NETWORK if lost is Lost.UNREACHABLE else Fault.HOST)
+            case _:
+                raise AttemptFailed("it was interrupted on the PC", Fault.HOST)
+
+    async def _collected(self, follow: Follow) -> Callable[[], object]:
+        settings = self._settings().files
+        outputs = None
+        with trio.CancelScope() as follow.interruptible:
+            outputs = await collect(follow, self._client, self._spool, settings, self.output_classes)
+        follow.interruptible = None
+        if outputs is None:
+            return partial(self._dispatcher.on_cancelled, follow.prompt_id)
+        if not self._dispatcher.on_finished(follow.prompt_id, outputs):
+            await self._spool.discard(*(output.file for output in outputs))
+        return _nothing
+
+    async def _post(self, follow: Follow, graph: Graph) -> None:
+        """POST /prompt, and where its answer stays away, finds out whether it was accepted."""
+        follow.posted = True
+        answer = protocol.PromptAnswer()
+        try:
+            with trio.CancelScope() as follow.posting:
+                answer = await self._client.post_prompt(follow.prompt_id, graph)
+        except AttemptFailed:
+            if follow.job.files:
+                self._uploaded.clear()  # perhaps the owner removed them: the next attempt here sends them again
+            follow.end(Lost.GONE)
+            raise
+        except BackendUnavailable as error:
+            log.warning("backend %s: no answer to a prompt (%s); looking it up", self._name, error)
+            await self._settle(follow)
+        else:
+            if answer.node_errors:
+                follow.settled.set()
+                follow.desired = Desired.CANCEL
+                await self._control.cancel(follow)
+                text = protocol.describe_node_errors(answer.node_errors)
+                raise AttemptFailed(f"it would leave out some outputs: {text}", Fault.WORKFLOW)
+        follow.last_heard = trio.current_time()
+        follow.settled.set()
+
+    async def _settle(self, follow: Follow) -> None:
+        """A POST with no answer may have been accepted: asks until that is known, or the backend is given up."""
+        follow.gap = True
+        misses = 0
+        while not follow.settled.is_set():
+            try:
+                queue = await self._client.queue()
+                if follow.prompt_id in {*queue.running, *queue.pending}:
+                    return
+                entry = await self._client.history(follow.prompt_id)
+                if entry is not None:
+                    follow.end(entry.outcome())
+                    return
+                misses += 1
+                if misses >= 2:  # the first look may have come before a request that was still under way
+                    self._control.orphans.add(follow.prompt_id)
+                    follow.end(Lost.GONE)
+                    return
+            except BackendUnavailable as error:
+                log.info("backend %s: %s", self._name, error)
+            with trio.move_on_after(1.0):
+                await follow.settled.wait()
+
+    async def _with_files(self, job: Job) -> Graph:
+        """The graph with the names its input files have here; those not here yet are sent first."""
+        if not job.files:
+            return job.graph
+        graph: dict[str, Any] = dict(job.graph)
+        for use in job.files:
+            async with self._uploads:  # one at a time: the next may need the same content
+                name = self._uploaded.get(use.file.sha256) or await self._upload(use)
+            node = graph[use.node]
+            graph[use.node] = {**node, "inputs": {**node["inputs"], use.input: name}}
+        return graph
+
+    async def _upload(self, use: FileInput) -> str:
+        """Sends a file under a name made of its content, so that the same content is one file on the backend."""
+        file = use.file
+        try:
+            body = Encoded(
+                [
+                    Part("type", text="input"),
+                    Part("subfolder", text=SUBFOLDER),
+                    Part(
+                        "image",
+                        path=file.path,
+                        size=file.size,
+                        filename=f"{file.sha256[:32]}{file.extension}",
+                        content_type=file.content_type,
+                    ),
+                ]
+            )
+            answer = await self._client.upload(body.chunks(), body.content_type, body.length)
+        except OSError as error:
+            raise AttemptFailed(f"the uploaded file is gone: {error}", Fault.POLICY) from error
+        self._uploaded[file.sha256] = answer.value
+        return answer.value
