@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import random
 import ssl
-from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -56,8 +55,6 @@ class BackendActor:
         self._dispatcher = shared.dispatcher
         self._client = ComfyClient(config.url, dict(config.headers), shared.client_id, shared.ssl_context)
         self._follows: dict[str, Follow] = {}
-        self._recent: deque[str] = deque(maxlen=256)
-        """prompts of ours that ended a moment ago: `/queue` may still name them"""
         self._control = Control(self._client, self.name)
         self._runner = Runner(
             self.name, self._client, self._control, shared.dispatcher, shared.spool, shared.settings
@@ -67,7 +64,14 @@ class BackendActor:
         self._down_since: float | None = trio.current_time()
         self._last_heard = 0.0
         self._emptied = trio.Event()
-        self._foreign_check = False
+        self._checking = False
+        self._foreign = 0
+        self._remaining = 0
+        """prompts in its queue, anyone's, as the newest status says"""
+        self._statuses = 0
+        """how many statuses were heard: what was asked before the newest one is not newer than it"""
+        self._leaving: set[str] = set()
+        """prompts of ours that ended and that its queue may still count"""
 
     # -- what Effects call -------------------------------------------------------------------------------------------
 
@@ -167,7 +171,7 @@ class BackendActor:
             body = await self._client.object_info()
             classes = await trio.to_thread.run_sync(parse_classes, body)
             self._control.atomic = await self._client.has_atomic_cancel()
-            foreign = await self._look_up()
+            await self._look_up()
         except BackendUnavailable as error:
             reasons.append(str(error))
             await socket.aclose()
@@ -176,7 +180,7 @@ class BackendActor:
         self._last_heard = trio.current_time()
         self._runner.output_classes = classes.outputs
         log.info("backend %s is up: %d node classes", self.name, len(classes.names))
-        self._dispatcher.on_backend_up(self.name, classes.names, foreign)
+        self._dispatcher.on_backend_up(self.name, classes.names, self._foreign)
         if self._nursery is not None:
             self._nursery.start_soon(self._control.revoke_orphans)
 
@@ -193,7 +197,7 @@ class BackendActor:
             if self._down_since is not None or not (silent or now - self._last_heard >= IDLE_PROBE):
                 continue
             try:
-                self._dispatcher.on_load(self.name, await self._look_up())
+                await self._look_up()
                 self._last_heard = now
                 failures = 0
             except BackendUnavailable as error:
@@ -219,16 +223,21 @@ class BackendActor:
                 follow.settled.set()
                 follow.end(Lost.UNREACHABLE)
 
-    async def _look_up(self) -> int:
-        """Asks what became of our attempts; returns how many prompts there are not ours.
+    async def _look_up(self) -> None:
+        """Asks what became of our attempts, and how many prompts there are that are not ours.
 
         A prompt leaves ComfyUI's queue and enters its history under one lock (0.3.64), so one that is in neither,
         asked in this order, never ran or was lost.
         """
         expected = [f for f in self._follows.values() if f.on_backend and f.settled.is_set()]
+        heard = self._statuses
         queue = await self._client.queue()
         present = {*queue.running, *queue.pending}
         now = trio.current_time()
+        self._leaving &= present
+        if self._statuses == heard:
+            self._remaining = len(present)
+            self._set_foreign(len(present - self._follows.keys() - self._leaving))
         for follow in expected:
             if follow.prompt_id in present:
                 follow.last_heard = now
@@ -236,19 +245,23 @@ class BackendActor:
                     self._started(follow)
             elif not follow.ended.is_set():
                 entry = await self._client.history(follow.prompt_id)
-                follow.gap = True
+                follow.gap = follow.left_queue = True
                 follow.end(entry.outcome() if entry is not None else Lost.GONE)
-        return len(present - self._follows.keys() - self._control.orphans - set(self._recent))
 
     # -- events ------------------------------------------------------------------------------------------------------
 
     def _on_event(self, event: protocol.Event) -> None:
         self._last_heard = trio.current_time()
         if isinstance(event, protocol.Status):
-            self._on_status(event.queue_remaining)
+            self._remaining = event.queue_remaining
+            self._statuses += 1
+            self._count_foreign()
             return
         follow = self._follows.get(event.prompt_id)
         if follow is None:
+            if isinstance(event, protocol.Executing) and event.node is None:
+                self._leaving.discard(event.prompt_id)
+                self._count_foreign()
             return
         follow.last_heard = self._last_heard
         follow.settled.set()  # it is there, whatever became of the answer to its POST
@@ -262,6 +275,7 @@ class BackendActor:
                 return
             case protocol.Executing(node=None):
                 follow.left_queue = True
+                self._count_foreign()
                 if not follow.ended.is_set():
                     self._start_check()
         percent = follow.progress.feed(event)
@@ -273,29 +287,32 @@ class BackendActor:
             follow.started = True
             self._dispatcher.on_started(follow.prompt_id)
 
-    def _on_status(self, remaining: int) -> None:
-        """More prompts than ours can be: the owner is at work. Which ones are whose, `/queue` says exactly."""
+    def _count_foreign(self) -> None:
+        """More prompts than ours can be: the owner is at work.
+
+        From the events alone: a look-up per event would burden the owner's PC, and its answer may be older than the
+        next event. Prompts of ours count from before their POST until `executing` says that they left, so the owner's
+        are never counted too many; every change of the queue brings another status.
+        """
         ours = sum(1 for follow in self._follows.values() if follow.posted and not follow.left_queue)
-        if self._down_since is not None:
-            return
-        if remaining > ours:
-            self._start_check()
-        else:
-            self._dispatcher.on_load(self.name, 0)
+        self._set_foreign(max(0, self._remaining - ours - len(self._leaving)))
+
+    def _set_foreign(self, count: int) -> None:
+        self._foreign = count
+        self._dispatcher.on_load(self.name, count)
 
     def _start_check(self) -> None:
-        if not self._foreign_check and self._nursery is not None:
-            self._foreign_check = True
+        if not self._checking and self._nursery is not None:
+            self._checking = True
             self._nursery.start_soon(self._check)
 
     async def _check(self) -> None:
         try:
-            self._foreign_check = False
-            foreign = await self._look_up()
-            if self._down_since is None:
-                self._dispatcher.on_load(self.name, foreign)
+            await self._look_up()
         except BackendUnavailable as error:
             log.info("backend %s: %s", self.name, error)
+        finally:
+            self._checking = False
 
     # -- attempts ----------------------------------------------------------------------------------------------------
 
@@ -303,7 +320,8 @@ class BackendActor:
         report = await self._runner.run(follow)
         follow.settled.set()
         del self._follows[follow.prompt_id]
-        self._recent.append(follow.prompt_id)
+        if follow.posted and not follow.left_queue and not isinstance(follow.outcome, Lost):
+            self._leaving.add(follow.prompt_id)
         report()
         if follow.outcome is not None and not isinstance(follow.outcome, Lost):
             # Only now: until its outputs are ours, the history is what a crash could be recovered from.

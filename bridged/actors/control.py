@@ -88,7 +88,7 @@ class Control:
                 if follow.prompt_id in queue.running:
                     running.append(follow.prompt_id)
                 elif follow.prompt_id not in queue.pending:
-                    follow.gap = True
+                    follow.gap = follow.left_queue = True
                     follow.end(Interrupted(follow.prompt_id))
         for prompt_id in running:
             # A stock ComfyUI compares the id and then sets a global flag: in between, the next prompt may have begun.

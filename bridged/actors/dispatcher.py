@@ -329,11 +329,9 @@ class Dispatcher:
             first = backend.max_running if backend.foreign == 0 else 0
             for position, entry in enumerate(filling):
                 record = entry.record
-                if entry.leaving:
-                    waits = not record.state.terminal  # it is being taken back, and wants a place elsewhere
-                else:
-                    waits = position >= first and not entry.started
-                if waits:
+                # One that is being taken back wants a place elsewhere; a revoked one wants none.
+                leaves = entry.leaving and not record.state.terminal
+                if leaves or (position >= first and not entry.started and not entry.leaving):
                     yield Prefetched(
                         entry.attempt.prompt_id, backend.name, record.job.requires, record.excluded, entry.leaving
                     )

@@ -150,6 +150,7 @@ class Runner:
                     return
                 entry = await self._client.history(follow.prompt_id)
                 if entry is not None:
+                    follow.left_queue = True
                     follow.end(entry.outcome())
                     return
                 misses += 1

@@ -6,10 +6,12 @@ close that we start (job done, time-out, take-over by a second socket, stop of t
 
 from __future__ import annotations
 
+import math
 import secrets
+from bisect import insort
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -23,6 +25,10 @@ from bridged.model import JobEvent, JobState, StoredFile
 MAX_WAITING = 1024
 """messages that wait for one socket. Progress is coalesced per job, so this is about as many jobs ending at once; a
 client that does not take a terminal message within it is disconnected."""
+
+
+PACE = 0.05
+"""seconds between two messages of mere progress on one socket: nobody reads more than 20 a second"""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -48,6 +54,7 @@ class Mailbox:
         self._messages: OrderedDict[tuple[str, str | None, int], Message] = OrderedDict()
         self._serial = 0
         self._news = trio.Event()
+        self._urgent = trio.Event()
         self.overflowed = False
 
     def put(self, message: Message) -> None:
@@ -57,20 +64,28 @@ class Mailbox:
         else:
             self._serial += 1
             key = (message.status, message.job_id, self._serial)
+            self._urgent.set()
         if len(self._messages) >= MAX_WAITING:
             self.overflowed = True
+            self._urgent.set()
         else:
             self._messages[key] = message
-        self.wake()
+        self._news.set()
 
     def wake(self) -> None:
+        """Something other than progress is to be looked at."""
         self._news.set()
+        self._urgent.set()
 
     async def wait(self) -> None:
         await self._news.wait()
 
+    async def wait_urgent(self) -> None:
+        """Until there is something that cannot wait: anything but progress."""
+        await self._urgent.wait()
+
     def take(self) -> list[Message]:
-        self._news = trio.Event()
+        self._news, self._urgent = trio.Event(), trio.Event()
         messages = list(self._messages.values())
         self._messages.clear()
         return messages
@@ -95,31 +110,71 @@ class Client:
     def __init__(self, client_id: str, now: float) -> None:
         self.client_id = client_id
         self.jobs: OrderedDict[str, JobRecord] = OrderedDict()
-        self.fetched: set[str] = set()
+        self._open: dict[str, JobRecord] = {}
+        self._ready: list[tuple[int, str]] = []
+        """succeeded with files and not fetched yet: (place in the order of submission, job id), sorted"""
+        self._places: dict[str, int] = {}
         self.newest = Message("connected", "connected")
         self.session: Session | None = None
         self.submitted = 0
         self.last_seen = now
-        self.changed = trio.Event()
+        self.stopping = False
+        self.job_ended = trio.Event()
 
     def open_jobs(self) -> list[JobRecord]:
-        return [record for record in self.jobs.values() if not record.state.terminal]
+        return list(self._open.values())
 
     def next_result(self, job_id: str | None = None) -> JobRecord | None:
         """The oldest finished job that was not fetched yet, or that job if it is one."""
-        for record in self.jobs.values():
-            wanted = job_id is None or record.job.id == job_id
-            if wanted and record.state is JobState.SUCCEEDED and record.outputs and record.job.id not in self.fetched:
-                return record
-        return None
+        if job_id is None and self._ready:
+            job_id = self._ready[0][1]
+        if job_id is None or (self._places.get(job_id, 0), job_id) not in self._ready:
+            return None
+        return self.jobs[job_id]
+
+    def fetched(self, job_id: str) -> None:
+        """All of its results were taken."""
+        with suppress(ValueError):
+            self._ready.remove((self._places.get(job_id, 0), job_id))
+
+    def follow(self, record: JobRecord) -> None:
+        """Keeps the books after a job was submitted or changed."""
+        job_id = record.job.id
+        if job_id not in self.jobs:
+            self.jobs[job_id] = record
+            self.submitted += 1
+            self._places[job_id] = self.submitted
+            self.newest = Message("progress", "0.00%", job_id)
+        if not record.state.terminal:
+            self._open[job_id] = record
+        elif self._open.pop(job_id, None) is not None:
+            if record.state is JobState.SUCCEEDED and record.outputs:
+                insort(self._ready, (self._places[job_id], job_id))
+            self.wake()
+
+    def wake(self) -> None:
+        """Those who wait for the end of a job look again."""
+        self.job_ended.set()
+        self.job_ended = trio.Event()
+
+    async def wait_ended(self, record: JobRecord, seconds: float) -> bool:
+        """Waits for the end of a job, or of the service. False where it is still open."""
+        with trio.move_on_after(seconds):
+            while not record.state.terminal and not self.stopping:
+                await self.job_ended.wait()
+        return record.state.terminal
+
+    def forget(self, job_id: str) -> None:
+        """Its time is over."""
+        self.fetched(job_id)
+        self.jobs.pop(job_id, None)
+        self._places.pop(job_id, None)
 
     def tell(self, message: Message, *, newest: bool = True) -> None:
         if newest:
             self.newest = message
         if self.session is not None:
             self.session.mailbox.put(message)
-        self.changed.set()
-        self.changed = trio.Event()
 
 
 class Clients:
@@ -151,10 +206,7 @@ class Clients:
 
     def on_event(self, event: JobEvent) -> None:
         client = self.obtain(event.client_id)
-        if event.job_id not in client.jobs:
-            client.jobs[event.job_id] = self._dispatcher.jobs[event.job_id]
-            client.submitted += 1
-            client.newest = Message("progress", "0.00%", event.job_id)
+        client.follow(self._dispatcher.jobs[event.job_id])
         for status, detail in _told(event):
             client.tell(Message(status, detail, event.job_id))
         if event.state.terminal and not client.open_jobs():
@@ -196,7 +248,8 @@ class Clients:
         for client in self._clients.values():
             if client.session is not None:
                 client.session.close("the service is stopping")
-            client.changed.set()
+            client.stopping = True
+            client.wake()
 
     # -- uploads -----------------------------------------------------------------------------------------------------
 
@@ -234,8 +287,7 @@ class Clients:
         for client_id, client in list(self._clients.items()):
             for job_id, record in list(client.jobs.items()):
                 if record.ended_at is not None and record.ended_at + result_ttl <= now:
-                    del client.jobs[job_id]
-                    client.fetched.discard(job_id)
+                    client.forget(job_id)
                     self._dispatcher.forget(job_id)
                     files.extend(output.file for output in record.outputs)
             if not client.jobs and client.session is None and client.last_seen + result_ttl <= now:
@@ -265,13 +317,17 @@ async def converse(
             yield Message("progress", f"{record.percent:.2f}%", record.job.id)
     submitted = client.submitted
     idle = 0
+    spoke = -math.inf
     while session.closing is None:
         with trio.move_on_after(interval) as patience:
             await session.mailbox.wait()
+        with trio.move_on_at(spoke + PACE):
+            await session.mailbox.wait_urgent()
         if session.mailbox.overflowed:
             session.close("it does not take its messages")
             return
         messages = session.mailbox.take()
+        spoke = trio.current_time() if messages else spoke
         for message in messages:
             if message.status == "closed" and client.open_jobs():
                 continue  # a new job came before this was sent

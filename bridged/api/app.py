@@ -50,21 +50,23 @@ def json_response(value: Any, status: int = 200, **headers: str) -> Response:
     return Response(msgspec.json.encode(value), status, headers, content_type="application/json")
 
 
-def error_response(error: BridgedError) -> Response:
-    status = error.status if error.status in KEPT_STATUS or error.status >= 500 else 400
+def error_response(error: BridgedError, *, proper: bool = False) -> Response:
+    """`proper`: the error's own status, as endpoints of ours give it; else as the wire contract has it."""
+    status = error.status if proper or error.status in KEPT_STATUS or error.status >= 500 else 400
     headers = {"Retry-After": "5"} if status in (429, 503) else {}
     return json_response({"detail": str(error)}, status, **headers)
 
 
 def create_app(services: Services) -> QuartTrio:
     """The application with all dialects registered."""
-    from bridged.api import admin, bridge  # each registers its routes; neither knows the other
+    from bridged.api import admin, bridge, run  # each registers its routes; none knows another
 
     app = QuartTrio("bridged", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = None  # each endpoint has its own limit
     app.config["RESPONSE_TIMEOUT"] = None  # it would truncate long downloads silently
     app.config["BODY_TIMEOUT"] = None
     app.register_blueprint(bridge.routes(services))
+    app.register_blueprint(run.routes(services))
     app.register_blueprint(admin.routes(services))
 
     @app.errorhandler(BridgedError)

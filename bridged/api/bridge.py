@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -15,16 +14,13 @@ from bridged import __version__
 from bridged.actors.dispatcher import JobRecord
 from bridged.actors.session import Client, Message, Session, converse, info
 from bridged.api.app import Services, body_chunks, error_response, json_response, read_json
-from bridged.api.results import base64_body, multipart_body
+from bridged.api.query import checked_client_id, client_id_of_request, required, result_kind, seconds
+from bridged.api.results import result_response
 from bridged.api.uploads import receive_files
 from bridged.catalogue import to_base64
 from bridged.errors import BadRequest
 
 log = logging.getLogger(__name__)
-
-MAX_CLIENT_ID = 256
-MAX_WAIT = 300.0
-"""seconds that `/history?wait=` may hold a request"""
 
 GREETING = (
     f"bridged {__version__}: one service out of many ComfyUIs.\n"
@@ -51,7 +47,7 @@ def routes(services: Services) -> Blueprint:
 
     @bridge.get("/workflow-info")
     async def workflow_info() -> Response:
-        workflow = services.catalogue().get(_required("workflow", "an alias of /workflow-list"))
+        workflow = services.catalogue().get(required("workflow", "an alias of /workflow-list"))
         return json_response(
             {
                 key: {
@@ -66,7 +62,7 @@ def routes(services: Services) -> Blueprint:
 
     @bridge.post("/upload")
     async def upload() -> Response:
-        client_id = _client_id()
+        client_id = client_id_of_request()
         files = services.settings().files
         limit = int(files.upload_max_size * 1e6)
         received = await receive_files(
@@ -85,7 +81,7 @@ def routes(services: Services) -> Blueprint:
 
     @bridge.post("/generate-based-workflow")
     async def generate() -> Response:
-        client_id = _client_id()
+        client_id = client_id_of_request()
         body = await read_json()
         alias = body.pop("workflow", None)
         if not isinstance(alias, str):
@@ -95,23 +91,18 @@ def routes(services: Services) -> Blueprint:
 
     @bridge.get("/execution-info")
     async def execution_info() -> Response:
-        return json_response(info(services.clients.get(_client_id())))
+        return json_response(info(services.clients.get(client_id_of_request())))
 
     @bridge.get("/history")
     async def history() -> Response:
-        client = services.clients.get(_client_id())
-        kind = request.args.get("resType", "multipart")
-        if kind not in ("multipart", "base64"):
-            raise BadRequest(f"resType {kind!r} is unknown; use multipart or base64")
-        wait = _seconds("wait")
+        client = services.clients.get(client_id_of_request())
+        kind, wait = result_kind(), seconds("wait", 0.0)
         if client is None:
             return Response(b"", 204)
         record = await _result(client, request.args.get("jobId"), wait)
         if record is None:
             return Response(b"", 204)
-        body = multipart_body(record.outputs) if kind == "multipart" else base64_body(record.outputs)
-        headers = {"Content-Length": str(body.length), "X-Content-Type-Options": "nosniff", "X-Job-Id": record.job.id}
-        return Response(_then_fetched(body.chunks(), client, record), 200, headers, content_type=body.content_type)
+        return result_response(client, record, kind, services.spool)
 
     @bridge.get("/generation-count")
     async def generation_count() -> Response:
@@ -122,7 +113,7 @@ def routes(services: Services) -> Blueprint:
         if "clientId" not in request.args:
             await _free_all(services, [snapshot.name for snapshot in services.dispatcher.snapshots()])
             return json_response({"detail": "server memory free now / ALL"})
-        client_id = _client_id()
+        client_id = client_id_of_request()
         client = services.clients.get(client_id)
         attempts = [record.attempt for record in client.open_jobs()] if client is not None else []
         await _free_all(services, sorted({attempt.backend for attempt in attempts if attempt is not None}))
@@ -130,7 +121,7 @@ def routes(services: Services) -> Blueprint:
 
     @bridge.post("/interrupt")
     async def interrupt() -> Response:
-        client_id = _client_id()
+        client_id = client_id_of_request()
         client = services.clients.get(client_id)
         if client is not None:
             services.clients.revoke(client, "interrupted by its client")
@@ -139,7 +130,7 @@ def routes(services: Services) -> Blueprint:
     @bridge.websocket("/ws")
     async def ws() -> Response | None:
         try:
-            client_id = _checked_client_id(websocket.args.get("clientId"))
+            client_id = checked_client_id(websocket.args.get("clientId"))
         except BadRequest as error:
             return error_response(error)
         await websocket.accept()
@@ -183,56 +174,16 @@ def _encode(message: Message) -> str:
 
 
 async def _result(client: Client, job_id: str | None, wait: float) -> JobRecord | None:
-    """The result to give, waiting up to `wait` seconds while the client has open jobs."""
+    """The result to give, waiting up to `wait` seconds while the client has open jobs and the service goes on."""
     record = client.next_result(job_id)
     with trio.move_on_after(wait):
-        while record is None and wait > 0 and client.open_jobs():
-            await client.changed.wait()
+        while record is None and wait > 0 and client.open_jobs() and not client.stopping:
+            await client.job_ended.wait()
             record = client.next_result(job_id)
     return record
-
-
-async def _then_fetched(
-    chunks: AsyncGenerator[bytes, None], client: Client, record: JobRecord
-) -> AsyncGenerator[bytes, None]:
-    """The body; once all of it was taken, the job counts as fetched."""
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            yield chunk
-    client.fetched.add(record.job.id)
 
 
 async def _free_all(services: Services, names: list[str]) -> None:
     async with trio.open_nursery() as nursery:
         for name in names:
             nursery.start_soon(services.pool.free, name)
-
-
-def _client_id() -> str:
-    return _checked_client_id(request.args.get("clientId"))
-
-
-def _checked_client_id(value: str | None) -> str:
-    if not value:
-        raise BadRequest("clientId is required: add ?clientId=… with a string of your choice (a UUID is advised)")
-    if len(value) > MAX_CLIENT_ID or not value.isprintable():
-        raise BadRequest(f"clientId must be at most {MAX_CLIENT_ID} printable characters")
-    return value
-
-
-def _required(name: str, meaning: str) -> str:
-    value = request.args.get(name)
-    if not value:
-        raise BadRequest(f"{name} is required: {meaning}")
-    return value
-
-
-def _seconds(name: str) -> float:
-    text = request.args.get(name, "0")
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= MAX_WAIT:
-        raise BadRequest(f"{name} must be a number of seconds from 0 to {MAX_WAIT:g}, not {text!r}")
-    return value

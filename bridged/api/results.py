@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
 import msgspec
+from quart import Response
 
+from bridged.actors.dispatcher import JobRecord
+from bridged.actors.session import Client
 from bridged.files.multipart import Encoded, Part, read_blocks
-from bridged.model import Output
+from bridged.files.spool import Spool
+from bridged.model import Output, StoredFile
 
 BASE64_BLOCK = 3 * 64 * 1024
 """bytes of a file per block: a multiple of 3, so that blocks join without padding in between"""
@@ -26,12 +30,29 @@ class Body(Protocol):
     def chunks(self) -> AsyncGenerator[bytes, None]: ...
 
 
-def multipart_body(outputs: Sequence[Output]) -> Body:
-    """Parts result_0, result_1, … with filename and content type."""
+def result_response(client: Client, record: JobRecord, kind: str, spool: Spool) -> Response:
+    """A job's files as `multipart` or `base64`; once all of the body was taken, the job counts as fetched."""
+    body = multipart_body(record.outputs, spool.recall) if kind == "multipart" else base64_body(record.outputs)
+    headers = {"Content-Length": str(body.length), "X-Content-Type-Options": "nosniff", "X-Job-Id": record.job.id}
+    return Response(_then_fetched(body, client, record), 200, headers, content_type=body.content_type)
+
+
+async def _then_fetched(body: Body, client: Client, record: JobRecord) -> AsyncGenerator[bytes, None]:
+    async with aclosing(body.chunks()) as chunks:
+        async for chunk in chunks:
+            yield chunk
+    client.fetched(record.job.id)
+
+
+def multipart_body(
+    outputs: Sequence[Output], recall: Callable[[StoredFile], bytes | None] = lambda _: None
+) -> Body:
+    """Parts result_0, result_1, … with filename and content type. `recall` may know a file's bytes already."""
     return Encoded(
         [
             Part(
                 f"result_{number}",
+                data=recall(output.file),
                 path=output.file.path,
                 size=output.file.size,
                 filename=output.name,
@@ -57,7 +78,7 @@ class _Base64:
             head = msgspec.json.encode({"file_name": output.name, "content_type": output.file.content_type})
             self._pieces.append((opening + head[:-1] + b',"content":"', output))
             opening = b'"},'
-        self._end = b'"}]}'
+        self._end = b'"}]}' if self._pieces else b'{"files":[]}'
         self.length = len(self._end) + sum(
             len(head) + 4 * ((output.file.size + 2) // 3) for head, output in self._pieces
         )

@@ -69,6 +69,7 @@ async def serve(
     config.bind = [f"fd://{listener.detach()}"]
     config.graceful_timeout = server.shutdown_budget / 3
     config.keep_alive_timeout = 75.0
+    config.keep_alive_max_requests = 1_000_000  # its default ends a busy client's connection after 1,000
     config.websocket_max_message_size = 1024 * 1024  # clients have nothing large to say; files go through /upload
     config.include_server_header = False
     config.accesslog = None

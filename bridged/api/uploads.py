@@ -20,6 +20,9 @@ MAX_PARTS = 64
 MAX_PART_HEADER = 16 * 1024
 """bytes without a part's headers being complete"""
 
+MAX_HELD = 256
+"""bytes of dashes: longer than any boundary that is accepted"""
+
 
 class ReceivedFile(msgspec.Struct, frozen=True):
     """`identifier` is the part's name, `name` its filename."""
@@ -44,7 +47,7 @@ async def receive_files(
     """
     kind, options = parse_options_header(content_type)
     boundary = options.get("boundary", "")
-    if kind != "multipart/form-data" or not 1 <= len(boundary) <= 200:
+    if kind != "multipart/form-data" or not 1 <= len(boundary) <= 200 or not boundary.isascii():
         raise BadRequest("send the files as multipart/form-data")
     received: list[ReceivedFile] = []
     complete = False
@@ -52,12 +55,14 @@ async def receive_files(
         unwanted = undo.enter_context(_removing())
         header: File | None = None
         incoming = spool.incoming("uploads")
-        decoder = MultipartDecoder(boundary.encode("latin-1"), max_parts=MAX_PARTS)
+        decoder = MultipartDecoder(boundary.encode(), max_parts=MAX_PARTS)
         events = await undo.enter_async_context(aclosing(_events(decoder, chunks)))
         async for event in events:
             if isinstance(event, Field):
                 raise BadRequest(f"part {event.name!r} has no filename: every part must be a file")
             if isinstance(event, File):
+                if not event.name:
+                    raise BadRequest("a part has no name: its name is what the answer's token goes by")
                 if event.name in {file.identifier for file in received}:
                     raise BadRequest(f"two parts are named {event.name!r}; each needs a name of its own")
                 bare_name(event.filename)
@@ -95,16 +100,22 @@ def _removing() -> Iterator[list[Path]]:
 async def _events(decoder: MultipartDecoder, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[Event, None]:
     """What the decoder makes of the body. Raises BadRequest where it is malformed."""
     in_header = 0
+    held = b""
     async with aclosing(chunks):
         async for chunk in chunks:
+            # Where the decoder's data ends between the two last dashes of a body, it takes the line break before the
+            # boundary for content, and the file gets a byte too many (werkzeug 3.1.9): dashes wait for what follows.
+            data = held + chunk
+            held = data[len(data.rstrip(b"-")) :][-MAX_HELD:]
             in_header += len(chunk)
-            for event in _decode(decoder, chunk):
+            for event in _decode(decoder, data[: len(data) - len(held)]):
                 in_header = 0
                 yield event
             if in_header > MAX_PART_HEADER + len(chunk):
                 raise BadRequest("a part's headers are too long")
-    for event in _decode(decoder, None):
-        yield event
+    for rest in (held, None):
+        for event in _decode(decoder, rest):
+            yield event
 
 
 def _decode(decoder: MultipartDecoder, chunk: bytes | None) -> Iterator[Event]:

@@ -47,6 +47,11 @@ class _Connection:
         self.socket = socket
         self.http = h11.Connection(h11.CLIENT)
 
+    def is_done(self) -> bool:
+        """Whether the exchange is over on both sides. Bytes beyond it would be taken for the next answer."""
+        states = (self.http.our_state, self.http.their_state)
+        return states == (h11.DONE, h11.DONE) and not self.http.trailing_data[0]
+
     def is_stale(self) -> bool:
         """Whether the server has closed it, or said something unasked: either way it cannot be used again."""
         poll = select.poll()
@@ -107,7 +112,7 @@ class HotPath:
                 raise BackendUnavailable("it closed the connection without an answer")
             async with aclosing(self._body(connection)) as body_chunks:
                 yield Response(head.status_code, dict(head.headers)), body_chunks
-            reusable = connection.http.our_state is h11.DONE and connection.http.their_state is h11.DONE
+            reusable = connection.is_done()
         finally:
             if reusable:
                 connection.http.start_next_cycle()

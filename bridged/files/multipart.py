@@ -15,10 +15,11 @@ BLOCK = 256 * 1024
 
 
 class Part(msgspec.Struct, frozen=True):
-    """One part: a form field (`text`), or a file that is read from `path` while it is sent."""
+    """One part: a form field (`text`), or a file that is read from `path` while it is sent, unless `data` has it."""
 
     name: str
     text: str = ""
+    data: bytes | None = None
     path: Path | None = None
     size: int = 0
     filename: str = ""
@@ -50,7 +51,9 @@ class Encoded:
         pending = b""
         for header, part in self._pieces:
             pending += header
-            if part.path is None:
+            if part.data is not None:
+                pending += part.data
+            elif part.path is None:
                 pending += part.text.encode()
             else:
                 async with aclosing(read_blocks(part.path)) as blocks:

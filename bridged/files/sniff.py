@@ -21,11 +21,12 @@ CONTENT_ALIASES = {
 """libmagic's names differ by version; these are one type under two names"""
 
 
-def sniff(path: Path) -> str:
-    """The content type of a file, by what it contains."""
+def sniff(content: Path | bytes) -> str:
+    """The content type of a file, or of the bytes that will be one, by what it contains."""
     if not hasattr(_local, "magic"):  # a libmagic handle is not to be shared by threads
         _local.magic = magic.Magic(mime=True)
-    kind: str = _local.magic.from_file(str(path))
+    libmagic = _local.magic
+    kind: str = libmagic.from_buffer(content) if isinstance(content, bytes) else libmagic.from_file(str(content))
     return CONTENT_ALIASES.get(kind, kind)
 
 

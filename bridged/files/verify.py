@@ -14,13 +14,13 @@ from bridged.files.names import bare_name, extension_of
 from bridged.files.sniff import sniff
 
 
-def verify(path: Path, name: str, allowed: Mapping[str, Sequence[str]]) -> str:
-    """Checks a stored file; returns its content type. Blocking.
+def verify(content: Path | bytes, name: str, allowed: Mapping[str, Sequence[str]]) -> str:
+    """Checks a stored file, or the bytes that will be one; returns its content type. Blocking.
 
     Raises FileRefused: the name is not bare, or content and extension do not fit or are not allowed.
     """
     bare_name(name)
-    kind = sniff(path)
+    kind = sniff(content)
     if kind not in allowed:
         raise FileRefused(f"{name}: its content is {kind}, which is not allowed; allowed: {', '.join(allowed)}")
     extension = extension_of(name)

@@ -30,6 +30,7 @@ class SqliteLedger:
 
     def open(self) -> None:
         """Blocking. Raises BridgedError: the file cannot be used."""
+        connection: sqlite3.Connection | None = None
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
@@ -40,6 +41,8 @@ class SqliteLedger:
             (self.instance_id,) = connection.execute("SELECT value FROM identity WHERE name = 'instance'").fetchone()
             row = connection.execute("SELECT value FROM counters WHERE name = 'started'").fetchone()
         except (OSError, sqlite3.Error) as error:
+            if connection is not None:
+                connection.close()
             raise BridgedError(f"the state file {self._path} cannot be used: {error}") from error
         self._count = row[0] if row else 0
         self._connection = connection
