@@ -84,6 +84,13 @@ class OutOfSpace(BridgedError):
     status = 503
 
 
+class StorageFailed(BridgedError):
+    """The service's own disk refuses; the log says more than the caller is told."""
+
+    code = "storage_failed"
+    status = 503
+
+
 class AttemptFailed(BridgedError):
     """One attempt of a job ended badly on its backend; carries who is at fault (a `model.Fault`)."""
 

@@ -112,6 +112,8 @@ class BackendSnapshot(msgspec.Struct, frozen=True):
     max_running: int
     capacity: int
     idle_since: float
+    moving: bool = False
+    """it drains only to come back, at another address"""
 
 
 class JobEvent(msgspec.Struct, frozen=True):

@@ -257,7 +257,5 @@ def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
 def calls(path: Path) -> set[str]:
     """The plain names that a module calls."""
     return {
-        node.func.id
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        node.func.id for node in ast.walk(tree(path)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }

@@ -23,6 +23,7 @@ class Lost(enum.Enum):
 
     WITHDRAWN = "it was taken back before it started"
     GONE = "the backend does not know the prompt any more (was it restarted, or its queue cleared?)"
+    REFUSED = "the connection failed while the prompt was sent, and the backend did not get it"
     UNREACHABLE = "the backend could not be reached for too long"
 
 
@@ -53,6 +54,8 @@ class Follow:
         self.left_queue = False
         self.gap = False
         """events may have been missed: outputs come from the history"""
+        self.withdrawing = False
+        """it is being taken back: if it is nowhere any more, that is why"""
         self.ended = trio.Event()
         self.outcome: Outcome | None = None
         self.last_heard = now
@@ -62,9 +65,15 @@ class Follow:
         return self.attempt.prompt_id
 
     @property
-    def on_backend(self) -> bool:
-        """Whether it may be in the backend's queue right now."""
-        return self.posted and not self.left_queue and not self.ended.is_set()
+    def awaited(self) -> bool:
+        """Whether the backend has it and we do not know yet how it ends."""
+        return self.posted and self.settled.is_set() and not self.ended.is_set()
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is for certain among the prompts that the backend's queue counts, or about to be."""
+        leaving = self.withdrawing or (self.desired is Desired.CANCEL and not self.started)
+        return self.posted and not self.left_queue and not leaving
 
     def end(self, outcome: Outcome) -> None:
         """How it ended; the first report counts."""

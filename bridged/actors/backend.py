@@ -98,6 +98,9 @@ class BackendActor:
         """Raises BackendUnavailable."""
         await self._client.free()
 
+    def is_empty(self) -> bool:
+        return not self._follows
+
     async def wait_empty(self) -> None:
         """Until no attempt is left here."""
         while self._follows:
@@ -192,8 +195,7 @@ class BackendActor:
             await trio.sleep(interval)
             self._give_up_unreachable()
             now = trio.current_time()
-            followed = [f for f in self._follows.values() if f.on_backend and f.settled.is_set()]
-            silent = any(now - follow.last_heard >= interval for follow in followed)
+            silent = any(f.awaited and now - f.last_heard >= interval for f in self._follows.values())
             if self._down_since is not None or not (silent or now - self._last_heard >= IDLE_PROBE):
                 continue
             try:
@@ -207,6 +209,12 @@ class BackendActor:
                     failures = 0
                     await self._drop(self._socket)
 
+    def _suspect(self) -> None:
+        """A request failed on the network: nothing more is placed here until a new connection has been made."""
+        if self._socket is not None and self._nursery is not None:
+            self._dispatcher.on_backend_down(self.name, "a request to it failed")
+            self._nursery.start_soon(self._drop, self._socket)
+
     async def _drop(self, socket: trio_websocket.WebSocketConnection) -> None:
         """Ends a connection whose other side says nothing: without waiting for its half of the closing handshake."""
         with trio.move_on_after(0.5):
@@ -219,7 +227,7 @@ class BackendActor:
             return
         for follow in self._follows.values():
             if follow.posted and not follow.ended.is_set():
-                self._control.orphans.add(follow.prompt_id)
+                self._control.give_up(follow.prompt_id)
                 follow.settled.set()
                 follow.end(Lost.UNREACHABLE)
 
@@ -229,7 +237,7 @@ class BackendActor:
         A prompt leaves ComfyUI's queue and enters its history under one lock (0.3.64), so one that is in neither,
         asked in this order, never ran or was lost.
         """
-        expected = [f for f in self._follows.values() if f.on_backend and f.settled.is_set()]
+        expected = [f for f in self._follows.values() if f.awaited]
         heard = self._statuses
         queue = await self._client.queue()
         present = {*queue.running, *queue.pending}
@@ -246,7 +254,8 @@ class BackendActor:
             elif not follow.ended.is_set():
                 entry = await self._client.history(follow.prompt_id)
                 follow.gap = follow.left_queue = True
-                follow.end(entry.outcome() if entry is not None else Lost.GONE)
+                gone = Lost.WITHDRAWN if follow.withdrawing else Lost.GONE
+                follow.end(entry.outcome() if entry is not None else gone)
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -259,6 +268,8 @@ class BackendActor:
             return
         follow = self._follows.get(event.prompt_id)
         if follow is None:
+            if event.prompt_id in self._control.orphans and self._nursery is not None:
+                self._nursery.start_soon(self._control.revoke_orphans)
             if isinstance(event, protocol.Executing) and event.node is None:
                 self._leaving.discard(event.prompt_id)
                 self._count_foreign()
@@ -292,9 +303,10 @@ class BackendActor:
 
         From the events alone: a look-up per event would burden the owner's PC, and its answer may be older than the
         next event. Prompts of ours count from before their POST until `executing` says that they left, so the owner's
-        are never counted too many; every change of the queue brings another status.
+        are never counted too many; every change of the queue brings another status. One that is being taken out of
+        the queue counts no more: to take the owner's prompt for ours would place the next job in front of it.
         """
-        ours = sum(1 for follow in self._follows.values() if follow.posted and not follow.left_queue)
+        ours = sum(1 for follow in self._follows.values() if follow.counts)
         self._set_foreign(max(0, self._remaining - ours - len(self._leaving)))
 
     def _set_foreign(self, count: int) -> None:
@@ -317,11 +329,14 @@ class BackendActor:
     # -- attempts ----------------------------------------------------------------------------------------------------
 
     async def _run_attempt(self, follow: Follow) -> None:
-        report = await self._runner.run(follow)
+        report, healthy = await self._runner.run(follow)
         follow.settled.set()
+        if not healthy:
+            self._suspect()
         del self._follows[follow.prompt_id]
         if follow.posted and not follow.left_queue and not isinstance(follow.outcome, Lost):
             self._leaving.add(follow.prompt_id)
+        self._count_foreign()  # before the report, which may place the next job: this one counts no more
         report()
         if follow.outcome is not None and not isinstance(follow.outcome, Lost):
             # Only now: until its outputs are ours, the history is what a crash could be recovered from.
@@ -332,7 +347,9 @@ class BackendActor:
 
     async def _withdraw(self, follow: Follow) -> None:
         await follow.settled.wait()
+        follow.withdrawing = True
         if await self._control.withdraw(follow):
             follow.end(Lost.WITHDRAWN)
-        elif not follow.ended.is_set():
+        follow.withdrawing = False
+        if not follow.ended.is_set():
             self._dispatcher.on_withdraw_refused(follow.prompt_id)

@@ -14,70 +14,114 @@ from bridged.config.schema import Files
 from bridged.errors import AttemptFailed, BackendUnavailable
 from bridged.files.names import extension_of
 from bridged.files.spool import Spool
-from bridged.model import Fault, Output, StoredFile
+from bridged.model import Fault, Output
 
 HISTORY_DEADLINE = 10.0
 """seconds for the history entry to appear: `execution_success` comes before it is stored (ComfyUI 0.3.64)"""
 
 TRIES = 3
-"""downloads of one file: the job is done, so a cut connection is no reason to run it again"""
+"""downloads of one file that began and broke off"""
+
+MAX_FILES = 1000
+"""result files of one prompt"""
 
 
 async def collect(
-    follow: Follow, client: ComfyClient, spool: Spool, settings: Files, output_classes: frozenset[str]
+    follow: Follow,
+    client: ComfyClient,
+    spool: Spool,
+    settings: Files,
+    output_classes: frozenset[str],
+    patience: float,
 ) -> tuple[Output, ...]:
     """Fetches everything the prompt saved (or, where it saved nothing, its previews), checked, in node order.
 
+    The job is done: a backend that does not answer now is asked again for `patience` seconds.
     Raises AttemptFailed, BackendUnavailable, FileRefused, TooLarge, OutOfSpace; then nothing is left in the spool.
     """
     job = follow.job
+    give_up_at = trio.current_time() + patience
     expected = {node for node, content in job.graph.items() if content["class_type"] in output_classes}
     outputs: dict[str, Any] = dict(follow.outputs)
     if follow.gap or not expected or not expected <= outputs.keys():
-        outputs = await _from_history(follow.prompt_id, client)
+        outputs = await _from_history(follow.prompt_id, client, give_up_at)
     files = [file for node in sorted(outputs, key=_node_order) for file in files_of(outputs[node])]
     wanted = [file for file in files if file.type == "output"] or files
-    limit = int(settings.result_max_size * 1e6)
-    stem = re.sub(r"[^\w.-]+", "-", job.alias).strip("-.") or "result"
-    results: list[Output] = []
+    if len(wanted) > MAX_FILES:
+        raise AttemptFailed(f"the prompt saved {len(wanted)} files; at most {MAX_FILES} are taken", Fault.WORKFLOW)
+    download = _Download(client, spool, int(settings.result_max_size * 1e6), settings.allowed, give_up_at)
+    complete = False
     try:
         for number, file in enumerate(wanted, 1):
-            name = f"{stem}-{job.id[:8]}-{number}{extension_of(file.filename)}"
-            stored = await _download(file, name, client, spool, limit, settings.allowed)
-            results.append(Output(name, stored))
+            await download.take(file, f"{_stem(job.alias)}-{job.id[:8]}-{number}{extension_of(file.filename)}")
+        complete = True
     finally:
-        if len(results) < len(wanted):
+        if not complete:
             with trio.move_on_after(5, shield=True):
-                await spool.discard(*(output.file for output in results))
-    return tuple(results)
+                await spool.discard(*(output.file for output in download.outputs))
+    return tuple(download.outputs)
 
 
-async def _from_history(prompt_id: str, client: ComfyClient) -> dict[str, Any]:
+def _stem(alias: str) -> str:
+    """An alias as the beginning of a file name, of at most 120 bytes."""
+    stem = re.sub(r"[^\w.-]+", "-", alias).encode()[:120].decode(errors="ignore")
+    return stem.strip("-.") or "result"
+
+
+async def _from_history(prompt_id: str, client: ComfyClient, give_up_at: float) -> dict[str, Any]:
     pause = 0.01
-    with trio.move_on_after(HISTORY_DEADLINE):
-        while True:
+    missing_since: float | None = None
+    while True:
+        try:
             entry = await client.history(prompt_id)
             if entry is not None:
                 return entry.outputs
-            await trio.sleep(pause)
-            pause = min(pause * 2, 1.0)
-    raise AttemptFailed("it says that the prompt succeeded and has no record of it", Fault.HOST)
-
-
-async def _download(
-    file: RemoteFile, name: str, client: ComfyClient, spool: Spool, limit: int, allowed: dict[str, list[str]]
-) -> StoredFile:
-    for remaining in reversed(range(TRIES)):
-        try:
-            async with client.view(file) as (response, chunks):
-                if response.status != 200:
-                    raise AttemptFailed(f"it does not give a result file (HTTP status {response.status})", Fault.HOST)
-                return await spool.receive("results", name, chunks, limit=limit, allowed=allowed)
+            missing_since = missing_since or trio.current_time()
+            if trio.current_time() - missing_since > HISTORY_DEADLINE:
+                raise AttemptFailed("it says that the prompt succeeded and has no record of it", Fault.HOST)
         except BackendUnavailable:
-            if not remaining:
+            if trio.current_time() > give_up_at:
                 raise
-            await trio.sleep(0.2)
-    raise AssertionError("unreachable")
+        await trio.sleep(pause)
+        pause = min(pause * 2, 1.0)
+
+
+class _Download:
+    """Files of one prompt on their way into the spool; `outputs` has those that are there."""
+
+    def __init__(
+        self, client: ComfyClient, spool: Spool, limit: int, allowed: dict[str, list[str]], give_up_at: float
+    ) -> None:
+        self._client = client
+        self._spool = spool
+        self._limit = limit
+        self._allowed = allowed
+        self._give_up_at = give_up_at
+        self.outputs: list[Output] = []
+
+    async def take(self, file: RemoteFile, name: str) -> None:
+        begun, pause = 0, 0.1
+        while True:
+            count = len(self.outputs)
+            try:
+                async with self._client.view(file) as (response, chunks):
+                    begun += 1
+                    if response.status != 200:
+                        message = f"it does not give a result file (HTTP status {response.status})"
+                        raise AttemptFailed(message, Fault.HOST)
+                    stored = await self._spool.receive(
+                        "results", name, chunks, limit=self._limit, allowed=self._allowed
+                    )
+                    # Noted before the connection is left, where being cancelled would lose sight of the file.
+                    self.outputs.append(Output(name, stored))
+                return
+            except BackendUnavailable:
+                if len(self.outputs) > count:
+                    return
+                if begun >= TRIES or trio.current_time() > self._give_up_at:
+                    raise
+            await trio.sleep(pause)
+            pause = min(pause * 2, 2.0)
 
 
 def _node_order(node: str) -> tuple[int, str]:

@@ -19,6 +19,8 @@ REPEAT = 2.0
 RETRY = 1.0
 """seconds between tries against a backend that does not answer"""
 
+MAX_ORPHANS = 256
+
 HISTORY_BATCH, HISTORY_DELAY = 100, 2.0
 """finished prompts are removed from the backend's history this many, or this many seconds, at a time"""
 
@@ -40,7 +42,7 @@ class Control:
         self._client = client
         self._name = name
         self.atomic = False
-        self.orphans: set[str] = set()
+        self.orphans: dict[str, None] = {}
         self._batch: list[_Stop] = []
         self._batch_some = trio.Event()
         self._finished: list[str] = []
@@ -113,14 +115,19 @@ class Control:
         queue = await self._client.queue()
         return prompt_id in queue.running or prompt_id in queue.pending
 
+    def give_up(self, prompt_id: str) -> None:
+        """From now on this prompt must not go on, should it turn up. The newest MAX_ORPHANS are remembered."""
+        self.orphans[prompt_id] = None
+        if len(self.orphans) > MAX_ORPHANS:
+            del self.orphans[next(iter(self.orphans))]
+
     async def revoke_orphans(self) -> None:
-        """Stops what was given up while the backend was away."""
+        """Stops what was given up: after the backend was away, or when one of them turns up."""
         for prompt_id in list(self.orphans):
             try:
                 await self._client.delete_queued([prompt_id])
                 if prompt_id in (await self._client.queue()).running:
                     await self._client.interrupt(prompt_id)
-                self.orphans.discard(prompt_id)
             except BackendUnavailable:
                 return
 

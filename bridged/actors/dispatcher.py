@@ -12,6 +12,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+import msgspec
+
 from bridged.errors import NoBackendCanRun, Stopping
 from bridged.model import (
     Attempt,
@@ -82,6 +84,7 @@ class _BackendState:
         self.name = name
         self.max_running = max_running
         self.draining = draining
+        self.moving = False
         self.up = False
         self.reason = "not connected yet"
         self.classes: frozenset[str] | None = None
@@ -104,6 +107,7 @@ class _BackendState:
             max_running=self.max_running,
             capacity=self.max_running + prefetch,
             idle_since=self.idle_since,
+            moving=self.moving,
         )
 
 
@@ -194,12 +198,14 @@ class Dispatcher:
 
     # -- backends ----------------------------------------------------------------------------------------------------
 
-    def on_backend_configured(self, name: str, *, max_running: int, draining: bool) -> None:
+    def on_backend_configured(self, name: str, *, max_running: int, draining: bool, moving: bool = False) -> None:
+        """It was added or its options changed. `draining`: it gets nothing new; `moving`: only until it has moved."""
         backend = self._backends.get(name)
         if backend is None:
             self._backends[name] = _BackendState(name, max_running, draining, self._clock())
         else:
             backend.max_running, backend.draining = max_running, draining
+        self._backends[name].moving = moving
         self._withdraw_prefetched(self._backends[name], draining)
         self._schedule()
 
@@ -360,7 +366,8 @@ class Dispatcher:
         if not retriable or record.attempts >= self.max_attempts:
             self._end(record, JobState.FAILED, failure=Failure(failure.fault, where))
             return
-        record.excluded |= {attempt.backend}
+        if failure.fault is Fault.HOST:
+            record.excluded |= {attempt.backend}  # never twice on a host that was at fault; a network may be back
         others = [s for s in self.snapshots() if s.name not in record.excluded]
         if obstacles(record.job.requires, others) is not None:
             self._end(record, JobState.FAILED, failure=Failure(failure.fault, f"{where}; no other backend can run it"))
@@ -378,7 +385,10 @@ class Dispatcher:
     def _fail_impossible(self) -> None:
         """Ends queued jobs that what is now known of the pool rules out: they would wait for ever."""
         for record in list(self._queue.values()):
-            others: Iterable[BackendSnapshot] = (s for s in self.snapshots() if s.name not in record.excluded)
+            # A drain is an operator's passing wish: what waits already may wait for its end.
+            others: Iterable[BackendSnapshot] = (
+                msgspec.structs.replace(s, draining=False) for s in self.snapshots() if s.name not in record.excluded
+            )
             reasons = obstacles(record.job.requires, others)
             # With no backend at all it waits for the next; one that failed on all there are has waited enough.
             if reasons or (reasons is not None and record.failure is not None):
@@ -399,6 +409,8 @@ class Dispatcher:
             self._count_started(record)
         record.state, record.failure, record.outputs = state, failure, outputs
         record.ended_at = self._clock()
+        # It is kept for its result's time, without what it was made of.
+        record.job = msgspec.structs.replace(record.job, graph={}, files=())
         self._publish(record)
 
     def _count_started(self, record: JobRecord) -> None:

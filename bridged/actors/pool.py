@@ -29,6 +29,14 @@ class _Child:
         self.changed = trio.Event()
         self.actor: BackendActor | None = None
         self.crashed = False
+        self.ending = False
+        """its actor is being stopped: nothing may be placed on it any more, whatever is wanted next"""
+
+
+    @property
+    def in_place(self) -> bool:
+        """Whether what runs is where it is wanted."""
+        return self.wanted is not None and _place(self.wanted) == _place(self.config)
 
 
 class Pool:
@@ -68,9 +76,10 @@ class Pool:
             child.wanted = new
             child.changed.set()
             child.changed = trio.Event()
-            same_place = new is not None and _place(new) == _place(child.config)
-            self._configure(new or child.config, draining=new is None or not same_place)
-            if new is not None and same_place:
+            moved = new is not None and _place(new) != _place(child.config)
+            going = new is None or moved or child.ending
+            self._configure(new or child.config, draining=going, moving=new is not None and going)
+            if new is not None and not moved:
                 child.config = new
         for name, backend in wanted.items():
             if name not in self._children:
@@ -96,25 +105,38 @@ class Pool:
     def _add(self, backend: Backend) -> None:
         child = _Child(backend)
         self._children[backend.name] = child
-        self._configure(backend, draining=backend.drain)
+        self._configure(backend)
         if self._nursery is not None:
             self._nursery.start_soon(self._supervise, backend.name, child)
 
-    def _configure(self, backend: Backend, *, draining: bool) -> None:
+    def _configure(self, backend: Backend, *, draining: bool = False, moving: bool = False) -> None:
         self._dispatcher.on_backend_configured(
-            backend.name, max_running=backend.max_running, draining=draining or backend.drain
+            backend.name,
+            max_running=backend.max_running,
+            draining=draining or backend.drain,
+            moving=moving and not backend.drain,
         )
 
     async def _supervise(self, name: str, child: _Child) -> None:
         while child.wanted is not None:
-            child.config = child.wanted
-            child.actor = actor = BackendActor(child.config, self._shared)
-            self._configure(child.config, draining=False)
+            child.config, child.ending = child.wanted, False
+            try:
+                child.actor = actor = BackendActor(child.config, self._shared)
+            except Exception:
+                log.exception("backend %s: its configuration cannot be used", name)
+                self._dispatcher.on_backend_down(name, "its configuration cannot be used")
+                await child.changed.wait()
+                continue
+            self._configure(child.config)
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._run_again_after_crashes, name, child, actor)
-                    await self._until_replaced(child)
-                    await actor.wait_empty()
+                    while child.in_place or not actor.is_empty():
+                        await self._until_replaced(child)
+                        await actor.wait_empty()
+                    # From here to the next actor nothing may be placed: `apply` sees `ending`, if it is wanted back.
+                    child.ending = True
+                    self._configure(child.config, draining=True, moving=child.wanted is not None)
                     nursery.cancel_scope.cancel()
             finally:
                 with trio.move_on_after(1, shield=True):
@@ -126,7 +148,7 @@ class Pool:
         log.info("backend %s was removed", name)
 
     async def _until_replaced(self, child: _Child) -> None:
-        while child.wanted is not None and _place(child.wanted) == _place(child.config):
+        while child.in_place:
             await child.changed.wait()
 
     async def _run_again_after_crashes(self, name: str, child: _Child, actor: BackendActor) -> None:

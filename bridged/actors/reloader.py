@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
@@ -19,11 +20,15 @@ from bridged import catalogue
 from bridged.config.diff import Diff, diff
 from bridged.config.load import load
 from bridged.config.schema import Config
+from bridged.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 SETTLE_MS = 100
 """a save is often several changes (write, rename, chmod): they are taken together when this long passes without one"""
+
+LOOK_AGAIN_MS = 1000
+"""how often to look whether a watched folder was replaced by another (the watch stays with the old one)"""
 
 IGNORED = (".swp", ".swx", ".swo", "~", ".tmp", ".part", ".bak", ".orig")
 
@@ -62,11 +67,24 @@ class Reloader:
         self.current = loaded
         self._applied = applied
         self._environ = environ
+        self._reloading = trio.Lock()
 
     async def reload(self) -> None:
-        """Reads the files now (SIGHUP does, too)."""
-        before = self.current
-        now = await trio.to_thread.run_sync(load_all, before.config.folder, self._environ, before)
+        """Reads the files now (SIGHUP does, too), one reading after the other. Whatever is wrong with them, what is
+        in force stays."""
+        async with self._reloading:
+            before = self.current
+            try:
+                now = await trio.to_thread.run_sync(load_all, before.config.folder, self._environ, before)
+            except Exception as error:
+                foreseen = isinstance(error, ConfigError)
+                problem = str(error) if foreseen else "it could not be read; the log says why"
+                now = msgspec.structs.replace(before, problems=(problem,))
+                if now.problems != before.problems and not foreseen:
+                    log.exception("configuration: it could not be read")
+            self._put_in_force(before, now)
+
+    def _put_in_force(self, before: Loaded, now: Loaded) -> None:
         for problem in now.problems:
             if problem not in before.problems:
                 log.error("configuration: %s; the previous content stays in force", problem)
@@ -81,23 +99,49 @@ class Reloader:
         log.info("configuration: generation %d is in force", now.generation)
 
     async def run(self) -> None:
-        """Watches until cancelled. A workflows folder named by a changed setting is watched from then on."""
+        """Watches until cancelled. Folders that are replaced, or newly named by a setting, are watched from then on."""
         while True:
             watched = self._folders()
+            identities = _identities(watched)
             stop = trio.Event()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_set_when_cancelled, stop)
-                async for _ in watchfiles.awatch(
-                    *watched, watch_filter=_counts, step=SETTLE_MS, stop_event=stop, recursive=True
-                ):
-                    await self.reload()
-                    if self._folders() != watched:
-                        break
+                changes = watchfiles.awatch(
+                    *(folder for folder, identity in zip(watched, identities, strict=True) if identity),
+                    watch_filter=_counts,
+                    step=SETTLE_MS,
+                    stop_event=stop,
+                    rust_timeout=LOOK_AGAIN_MS,
+                    yield_on_timeout=True,
+                )
+                try:
+                    async with aclosing(changes):
+                        async for changed in changes:
+                            if changed:
+                                await self.reload()
+                            if self._folders() != watched or _identities(watched) != identities:
+                                break
+                except OSError as error:
+                    log.warning("configuration: its folders cannot be watched: %s", error.strerror)
+                    await trio.sleep(LOOK_AGAIN_MS / 1000)
                 nursery.cancel_scope.cancel()
+            await self.reload()
 
     def _folders(self) -> list[Path]:
         config = self.current.config
         return sorted({config.folder, config.workflows_dir})
+
+
+def _identities(folders: list[Path]) -> list[tuple[int, int] | None]:
+    """What tells a folder from another one that took its name; None for one that is not there."""
+    found: list[tuple[int, int] | None] = []
+    for folder in folders:
+        try:
+            stat = folder.stat()
+            found.append((stat.st_dev, stat.st_ino))
+        except OSError:
+            found.append(None)
+    return found
 
 
 async def _set_when_cancelled(stop: trio.Event) -> None:

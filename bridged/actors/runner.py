@@ -54,20 +54,26 @@ class Runner:
         self._uploads = trio.Lock()
         self.output_classes: frozenset[str] = frozenset()
 
-    async def run(self, follow: Follow) -> Callable[[], object]:
+    async def run(self, follow: Follow) -> tuple[Callable[[], object], bool]:
         """Takes the attempt to its end, or takes it up where a crashed actor left it.
 
-        Returns the report to make to the dispatcher: how it ended, and whose fault it was where it failed.
+        Returns the report to make to the dispatcher (how it ended, and whose fault it was where it failed), and
+        whether the way to the backend is still to be trusted.
         """
-        failed = partial(self._dispatcher.on_failed, follow.prompt_id)
         try:
-            return await self._attempt(follow)
+            return await self._attempt(follow), True
         except AttemptFailed as error:
-            return partial(failed, Failure(Fault(error.fault), str(error)))
+            failure = Failure(Fault(error.fault), str(error))
         except BackendUnavailable as error:
-            return partial(failed, Failure(Fault.NETWORK, str(error)))
+            failure = Failure(Fault.NETWORK, str(error))
         except BridgedError as error:
-            return partial(failed, Failure(Fault.POLICY, str(error)))
+            failure = Failure(Fault.POLICY, str(error))
+        except Exception:
+            # Whatever it is, it is one attempt's: crashing the actor would run into it again with each restart.
+            log.exception("backend %s: an attempt failed in a way nobody foresaw", self._name)
+            failure = Failure(Fault.HOST, "an internal error; the service's log says more")
+        report = partial(self._dispatcher.on_failed, follow.prompt_id, failure)
+        return report, failure.fault is not Fault.NETWORK
 
     async def _attempt(self, follow: Follow) -> Callable[[], object]:
         """Raises what `run` attributes."""
@@ -82,7 +88,7 @@ class Runner:
                 follow.interruptible = follow.before = None
             if graph is None or follow.desired is Desired.CANCEL:
                 return cancelled
-            await self._post(follow, graph)
+            await self._post_with_files(follow, graph)
         elif not follow.settled.is_set():
             await self._settle(follow)
         await follow.ended.wait()
@@ -98,21 +104,39 @@ class Runner:
             case Lost.WITHDRAWN:
                 return partial(self._dispatcher.on_withdrawn, follow.prompt_id)
             case Lost() as lost:
-                raise AttemptFailed(lost.value, Fault.NETWORK if lost is Lost.UNREACHABLE else Fault.HOST)
+                raise AttemptFailed(lost.value, Fault.HOST if lost is Lost.GONE else Fault.NETWORK)
             case _:
                 raise AttemptFailed("it was interrupted on the PC", Fault.HOST)
 
     async def _collected(self, follow: Follow) -> Callable[[], object]:
-        settings = self._settings().files
+        settings = self._settings()
         outputs = None
         with trio.CancelScope() as follow.interruptible:
-            outputs = await collect(follow, self._client, self._spool, settings, self.output_classes)
+            outputs = await collect(
+                follow,
+                self._client,
+                self._spool,
+                settings.files,
+                self.output_classes,
+                settings.jobs.unreachable_after,
+            )
         follow.interruptible = None
         if outputs is None:
             return partial(self._dispatcher.on_cancelled, follow.prompt_id)
         if not self._dispatcher.on_finished(follow.prompt_id, outputs):
             await self._spool.discard(*(output.file for output in outputs))
         return _nothing
+
+    async def _post_with_files(self, follow: Follow, graph: Graph) -> None:
+        """A refusal may come from an owner who emptied the input folder: then the files go once more."""
+        try:
+            await self._post(follow, graph)
+        except AttemptFailed:
+            if not follow.job.files or follow.settled.is_set():
+                raise
+            for use in follow.job.files:
+                self._uploaded.pop(use.file.sha256, None)
+            await self._post(follow, await self._with_files(follow.job))
 
     async def _post(self, follow: Follow, graph: Graph) -> None:
         """POST /prompt, and where its answer stays away, finds out whether it was accepted."""
@@ -121,11 +145,6 @@ class Runner:
         try:
             with trio.CancelScope() as follow.posting:
                 answer = await self._client.post_prompt(follow.prompt_id, graph)
-        except AttemptFailed:
-            if follow.job.files:
-                self._uploaded.clear()  # perhaps the owner removed them: the next attempt here sends them again
-            follow.end(Lost.GONE)
-            raise
         except BackendUnavailable as error:
             log.warning("backend %s: no answer to a prompt (%s); looking it up", self._name, error)
             await self._settle(follow)
@@ -155,8 +174,8 @@ class Runner:
                     return
                 misses += 1
                 if misses >= 2:  # the first look may have come before a request that was still under way
-                    self._control.orphans.add(follow.prompt_id)
-                    follow.end(Lost.GONE)
+                    self._control.give_up(follow.prompt_id)
+                    follow.end(Lost.REFUSED)
                     return
             except BackendUnavailable as error:
                 log.info("backend %s: %s", self._name, error)
@@ -194,6 +213,6 @@ class Runner:
             )
             answer = await self._client.upload(body.chunks(), body.content_type, body.length)
         except OSError as error:
-            raise AttemptFailed(f"the uploaded file is gone: {error}", Fault.POLICY) from error
+            raise AttemptFailed("an uploaded file is gone from the service's disk", Fault.POLICY) from error
         self._uploaded[file.sha256] = answer.value
         return answer.value

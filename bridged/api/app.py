@@ -95,7 +95,7 @@ async def read_json(limit: int = MAX_JSON) -> dict[str, Any]:
             body += chunk
     try:
         value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise BadRequest('the body must be a JSON object such as {"workflow": "ALIAS"}')

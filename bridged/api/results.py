@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Protocol
 
 import msgspec
-from quart import Response
+from quart import Response, request
 
 from bridged.actors.dispatcher import JobRecord
 from bridged.actors.session import Client
@@ -34,6 +34,8 @@ def result_response(client: Client, record: JobRecord, kind: str, spool: Spool) 
     """A job's files as `multipart` or `base64`; once all of the body was taken, the job counts as fetched."""
     body = multipart_body(record.outputs, spool.recall) if kind == "multipart" else base64_body(record.outputs)
     headers = {"Content-Length": str(body.length), "X-Content-Type-Options": "nosniff", "X-Job-Id": record.job.id}
+    if request.method == "HEAD":
+        return Response(b"", 200, headers, content_type=body.content_type)
     return Response(_then_fetched(body, client, record), 200, headers, content_type=body.content_type)
 
 

@@ -104,7 +104,7 @@ async def _events(decoder: MultipartDecoder, chunks: AsyncGenerator[bytes, None]
     async with aclosing(chunks):
         async for chunk in chunks:
             # Where the decoder's data ends between the two last dashes of a body, it takes the line break before the
-            # boundary for content, and the file gets a byte too many (werkzeug 3.1.9): dashes wait for what follows.
+            # boundary for content, and the file gets a byte too many (werkzeug #3285): dashes wait for what follows.
             data = held + chunk
             held = data[len(data.rstrip(b"-")) :][-MAX_HELD:]
             in_header += len(chunk)

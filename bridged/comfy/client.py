@@ -30,6 +30,9 @@ CONTROL_TIMEOUT = 5.0
 MAX_EVENT = 64 * 1024 * 1024
 """bytes of one WebSocket message; previews and node outputs can be large, trio-websocket's default is 1 MiB"""
 
+MAX_ANSWER = 64_000_000
+"""bytes of the answer to a control call; node definitions are the largest, several MB in practice"""
+
 MAX_IN_FLIGHT = 6
 """control calls at once, below httpx's pool of 10: cancelled requests can leak a slot (httpcore #1093)"""
 
@@ -54,7 +57,7 @@ class ComfyClient:
     def _new_http(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             base_url=self.url,
-            headers=self._headers,
+            headers={**self._headers, "Accept-Encoding": "identity"},
             verify=self._ssl,
             timeout=httpx.Timeout(CONTROL_TIMEOUT, pool=CONTROL_TIMEOUT),
             limits=httpx.Limits(max_connections=10, max_keepalive_connections=4),
@@ -78,12 +81,12 @@ class ComfyClient:
         if status == 200:
             try:
                 return msgspec.json.decode(answer, type=PromptAnswer)
-            except msgspec.MsgspecError:
+            except protocol.UNREADABLE:
                 raise BackendUnavailable("its answer to a prompt is not ComfyUI's") from None
         if status == 400:
             try:
                 refusal = msgspec.json.decode(answer, type=PromptRefusal)
-            except msgspec.MsgspecError:
+            except protocol.UNREADABLE:
                 refusal = PromptRefusal("it refuses the prompt and does not say why")
             # A value that this PC does not offer (a model it lacks) another PC may: that is the host's fault.
             host_specific = {"value_not_in_list", "missing_node_type", "custom_validation_failed"}
@@ -142,7 +145,7 @@ class ComfyClient:
             raise AttemptFailed(f"it refuses an input file (HTTP status {response.status_code})", Fault.HOST)
         try:
             return msgspec.json.decode(response.content, type=UploadAnswer)
-        except msgspec.MsgspecError:
+        except protocol.UNREADABLE:
             raise BackendUnavailable("its answer to an upload is not ComfyUI's") from None
 
     async def _get(self, path: str, timeout: float = CONTROL_TIMEOUT) -> bytes:
@@ -157,14 +160,17 @@ class ComfyClient:
             raise BackendUnavailable(f"it answers {path} with HTTP status {response.status_code}")
 
     async def _request(self, method: str, path: str, timeout: float = CONTROL_TIMEOUT, **more: Any) -> httpx.Response:
+        """One call with its whole answer, of at most MAX_ANSWER bytes, within 4 x `timeout` (s) in all."""
         try:
             async with self._control_limit:
-                return await self._http.request(method, path, timeout=timeout, **more)
+                with trio.fail_after(4 * timeout):
+                    async with self._http.stream(method, path, timeout=timeout, **more) as response:
+                        return await _bounded(response)
         except httpx.PoolTimeout as error:
             old, self._http = self._http, self._new_http()
             await old.aclose()
             raise BackendUnavailable("too many control calls wait for it") from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, trio.TooSlowError) as error:
             raise BackendUnavailable(f"it does not answer ({type(error).__name__})") from error
 
     # -- events ------------------------------------------------------------------------------------------------------
@@ -221,6 +227,19 @@ class ComfyClient:
             failure = BackendUnavailable(f"it is no ComfyUI: it answers /ws with HTTP status {status}")
         if failure is not None:
             raise failure
+
+
+async def _bounded(response: httpx.Response) -> httpx.Response:
+    """The response with its content read. Raises BackendUnavailable: too large, or encoded although we forbade it (a
+    few kB of gzip can be a GB)."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise BackendUnavailable("it encodes an answer that must not be encoded")
+    content = bytearray()
+    async for chunk in response.aiter_raw():
+        content += chunk
+        if len(content) > MAX_ANSWER:
+            raise BackendUnavailable(f"it gives an answer of more than {MAX_ANSWER // 1_000_000} MB")
+    return httpx.Response(response.status_code, content=bytes(content))
 
 
 def _detect_dead_peer(stream: trio.SocketStream) -> None:

@@ -127,7 +127,7 @@ class _PreviewMeta(msgspec.Struct):
     prompt_id: str = ""
 
 
-_UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """all that msgspec raises for bytes that are no JSON, no UTF-8 or nested without end: a backend's fault, not ours"""
 
 _envelope = msgspec.json.Decoder(_Envelope)
@@ -157,7 +157,7 @@ def parse_message(message: str | bytes) -> Event | None:
         decoder = _events.get(envelope.type)
         event: Event | None = decoder.decode(envelope.data) if decoder else None
         return event
-    except (*_UNREADABLE, struct.error):
+    except (*UNREADABLE, struct.error):
         return None
 
 
@@ -313,7 +313,7 @@ def parse_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
     """The entry of that prompt, or None where there is none (yet). Raises BackendUnavailable: it is no history."""
     try:
         return _history.decode(body).get(prompt_id)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise BackendUnavailable(f"its history is not readable: {error}") from None
 
 
@@ -337,7 +337,7 @@ def parse_queue(body: bytes) -> QueueView:
             running=tuple(str(item[1]) for item in queue.queue_running),
             pending=tuple(str(item[1]) for item in queue.queue_pending),
         )
-    except (*_UNREADABLE, IndexError) as error:
+    except (*UNREADABLE, IndexError) as error:
         raise BackendUnavailable(f"its queue is not readable: {error}") from None
 
 

@@ -6,6 +6,7 @@ Each file stands alone: one that cannot be used leaves its previous content in f
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import os
 import re
@@ -61,17 +62,10 @@ def load(
 
     settings = part(lambda: read_settings(folder, environ), previous.settings if previous else None)
     backends = part(lambda: read_backends(folder, environ), previous.backends if previous else None)
-    workflows_dir = _beside(folder, settings.workflows.dir)
-    if not workflows_dir.is_dir():
-        message = (
-            f"{SETTINGS_FILE}: workflows.dir: no folder {workflows_dir}; make it, or name one that is there"
-        )
-        if previous is None:
-            raise ConfigError(message)
-        problems.append(message)
-        workflows_dir = previous.workflows_dir
+    workflows_dir = part(lambda: _workflows_dir(folder, settings), previous.workflows_dir if previous else None)
+    state = part(lambda: state_dir(settings.state.dir, folder, environ), previous.state_dir if previous else None)
     try:
-        aliases = read_aliases(folder / settings.workflows.aliases)
+        aliases = read_aliases(_beside(folder, settings.workflows.aliases, "workflows.aliases"))
     except ConfigError as error:
         # A broken alias list costs the aliases, not the service: the workflows still go by their file names.
         problems.append(str(error))
@@ -82,9 +76,19 @@ def load(
         backends=backends,
         aliases=aliases,
         workflows_dir=workflows_dir,
-        state_dir=state_dir(settings.state.dir, folder, environ),
+        state_dir=state,
     )
     return config, problems
+
+
+def _workflows_dir(folder: Path, settings: Settings) -> Path:
+    found = _beside(folder, settings.workflows.dir, "workflows.dir")
+    if not found.is_dir():
+        raise ConfigError(
+            f"{SETTINGS_FILE}: workflows.dir: no folder {settings.workflows.dir!r} (seen from the configuration's "
+            "folder); make it, or name one that is there"
+        )
+    return found
 
 
 def read_settings(folder: Path, environ: Mapping[str, str]) -> Settings:
@@ -163,27 +167,41 @@ def read_aliases(path: Path) -> tuple[AliasEntry, ...]:
 def state_dir(configured: str, folder: Path, environ: Mapping[str, str]) -> Path:
     """`[state] dir`, else systemd's $STATE_DIRECTORY, else the XDG state folder; never the checkout by default."""
     if configured:
-        return _beside(folder, configured)
+        return _beside(folder, configured, "state.dir")
     if given := environ.get("STATE_DIRECTORY"):
         return Path(given.split(":")[0])
     base = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "bridged"
 
 
-def _beside(folder: Path, path: str) -> Path:
-    return Path(os.path.normpath(folder / Path(path).expanduser()))
+def _beside(folder: Path, path: str, where: str) -> Path:
+    try:
+        if "\0" in path:
+            raise ValueError("it has a NUL character")
+        return Path(os.path.normpath(folder / Path(path).expanduser()))
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"{SETTINGS_FILE}: {where}: this is no path: {error}") from None
 
 
 def _check_url(where: str, url: str) -> None:
+    # The address itself is not repeated: what is wrong here is shown to clients, too.
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        usable = parts.scheme in ("http", "https") and _is_host(parts.hostname or "") and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
-        raise ConfigError(f"{where}.url: {url!r} is no address; write it like http://192.168.0.20:8188")
+        raise ConfigError(f"{where}.url: this is no address; write it like http://192.168.0.20:8188")
     if parts.username or parts.query or parts.fragment:
         raise ConfigError(f"{where}.url: only scheme, host, port and path; put a login into `headers`")
+
+
+def _is_host(host: str) -> bool:
+    """An IP address, or a name of ASCII labels; what ends in a number must be a whole IPv4 address (RFC 1123 2.1)."""
+    if ":" in host or host.rpartition(".")[2].isdigit():
+        ipaddress.ip_address(host.partition("%")[0])
+        return True
+    return len(host) <= 253 and bool(re.fullmatch(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?", host))
 
 
 def _read(path: Path) -> str | None:

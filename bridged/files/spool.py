@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import uuid
@@ -19,13 +20,15 @@ from typing import Literal, TypeVar
 
 import trio
 
-from bridged.errors import FileRefused, OutOfSpace, TooLarge
+from bridged.errors import FileRefused, OutOfSpace, StorageFailed, TooLarge
 from bridged.files.names import bare_name, extension_of
 from bridged.files.verify import verify
 from bridged.model import StoredFile
 
 BLOCK = 256 * 1024
 """bytes per thread hop (measured: a hop costs about 0.1 ms, as much as writing this many bytes)"""
+
+log = logging.getLogger(__name__)
 
 SMALL, RECENT = 64 * 1024, 8 * 1024 * 1024
 """bytes: files up to SMALL are also kept in memory for a while, RECENT of them in all"""
@@ -171,7 +174,8 @@ class Incoming:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise OutOfSpace("the service's disk is full; try again later") from error
-            raise
+            log.error("the spool cannot be written: %s", error)
+            raise StorageFailed("the service cannot store files now; its log says why") from error
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -28,7 +28,7 @@ def parse_classes(object_info: bytes) -> NodeClasses:
     """
     try:
         definitions = _decoder.decode(object_info)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise BackendUnavailable(f"its node definitions are not readable: {error}") from None
     return NodeClasses(
         names=frozenset(definitions),

@@ -24,7 +24,7 @@ def obstacles(requires: frozenset[str], snapshots: Iterable[BackendSnapshot]) ->
     """
     reasons: dict[str, str] = {}
     for snapshot in snapshots:
-        if snapshot.draining:
+        if snapshot.draining and not snapshot.moving:
             reasons[snapshot.name] = "is being drained"
         elif snapshot.classes is None or requires <= snapshot.classes:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import uuid
 from pathlib import Path
@@ -9,6 +10,11 @@ from pathlib import Path
 import trio
 
 from bridged.errors import BridgedError
+
+log = logging.getLogger(__name__)
+
+TOGETHER, RETRY = 0.05, 5.0
+"""seconds: changes within TOGETHER share a commit; a write that failed is tried again after RETRY"""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -25,6 +31,7 @@ class SqliteLedger:
         self._connection: sqlite3.Connection | None = None
         self._count = 0
         self._unsaved = trio.Event()
+        self._failing = False
         self.instance_id = ""
         """a UUID of this installation, the bridge's client_id on every backend, the same after each restart"""
 
@@ -48,7 +55,7 @@ class SqliteLedger:
         self._connection = connection
 
     def close(self) -> None:
-        """Saves what is unsaved. Blocking."""
+        """Saves what is unsaved, if it can be. Blocking."""
         if self._connection is not None:
             self._save(self._count)
             self._connection.close()
@@ -67,9 +74,21 @@ class SqliteLedger:
         while True:
             await self._unsaved.wait()
             self._unsaved = trio.Event()
-            await trio.to_thread.run_sync(self._save, self._count, limiter=self._limiter)
-            await trio.sleep(0.05)  # one commit for what comes within this time; `close` saves the last of it
+            saved = await trio.to_thread.run_sync(self._save, self._count, limiter=self._limiter)
+            # One commit for what comes within this time; `close` saves the last of it.
+            await trio.sleep(TOGETHER if saved else RETRY)
+            if not saved:
+                self._unsaved.set()
 
-    def _save(self, count: int) -> None:
+    def _save(self, count: int) -> bool:
+        """False where it cannot be written now (a full disk is no crash): the count goes on in memory."""
         assert self._connection is not None
-        self._connection.execute("INSERT OR REPLACE INTO counters VALUES ('started', ?)", (count,))
+        try:
+            self._connection.execute("INSERT OR REPLACE INTO counters VALUES ('started', ?)", (count,))
+        except sqlite3.Error as error:
+            if not self._failing:
+                log.error("the state file cannot be written: %s; trying again", error)
+            self._failing = True
+            return False
+        self._failing = False
+        return True

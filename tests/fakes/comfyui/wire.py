@@ -161,6 +161,7 @@ class WebSocketPeer:
         self._barrier = barrier
         self._outgoing: deque[bytes] = deque()
         self._wake = trio.Event()
+        self._sending = trio.Lock()
         self._ws = WSConnection(ConnectionType.SERVER)
         self._ws.initiate_upgrade_connection(list(request.headers), request.target)
 
@@ -222,8 +223,9 @@ class WebSocketPeer:
 
     async def _finish(self, event: CloseConnection) -> None:
         try:
-            await self._stream.send_all(self._ws.send(event.response()))
-        except (LocalProtocolError, trio.BusyResourceError, *GONE):
+            async with self._sending:  # the writer may be in the middle of something
+                await self._stream.send_all(self._ws.send(event.response()))
+        except (LocalProtocolError, *GONE):
             pass
 
     async def _write(self) -> None:
@@ -234,7 +236,8 @@ class WebSocketPeer:
                 self._wake = trio.Event()
                 data = b"".join(self._outgoing)
                 self._outgoing.clear()
-                await self._stream.send_all(data)
+                async with self._sending:
+                    await self._stream.send_all(data)
         except GONE:
             self.dropped = True  # the reader notices by itself
 
