@@ -93,6 +93,16 @@ class BridgedRest(Contender):
         return _part(await self.http.bytes(f"/history?clientId={client}&wait=30"))
 
 
+class BridgedRun(Contender):
+    """POST /run (multipart): one request for the whole job."""
+
+    name = "bridged /run"
+
+    async def job(self, color: int, **shape: Any) -> bytes:
+        target = f"/run?clientId={uuid.uuid4().hex}&wait=30"
+        return _part(await self.http.bytes(target, "POST", values(color, **shape)))
+
+
 class BridgedWs(Contender):
     """A WebSocket per job: connected, submit over HTTP, read until `closed`, GET /history."""
 

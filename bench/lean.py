@@ -113,11 +113,11 @@ class Http:
             raise Refused(f"{method} {target}: {status} {body[:300]!r}")
         return msgspec.json.decode(body) if body else None
 
-    async def bytes(self, target: str) -> bytes:
-        """The body of a GET. Raises Refused for anything but 200."""
-        status, body = await self.request("GET", target)
+    async def bytes(self, target: str, method: str = "GET", value: object = None) -> bytes:
+        """The body as it is. Raises Refused for anything but 200."""
+        status, body = await self.request(method, target, b"" if value is None else msgspec.json.encode(value))
         if status != 200:
-            raise Refused(f"GET {target}: {status} {body[:300]!r}")
+            raise Refused(f"{method} {target}: {status} {body[:300]!r}")
         return body
 
 

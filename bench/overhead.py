@@ -19,7 +19,7 @@ from statistics import fmean
 import trio
 
 from bench.common import PEER_HELP, Server, awake, daemon, fakes, machine, ms, next_color, peer, percentile, table
-from bench.contenders import ApiProxy, BridgedRest, BridgedWs, Contender, Direct, opened
+from bench.contenders import ApiProxy, BridgedRest, BridgedRun, BridgedWs, Contender, Direct, opened
 
 
 class Lane:
@@ -57,7 +57,7 @@ async def measure(args: argparse.Namespace) -> None:
         proxy = await stack.enter_async_context(peer(args.peer_command, backend))
         services = [bridged, *([proxy] if proxy else [])]
         lanes = [Lane(Direct(backend), None), Lane(Direct(backend, name="direct, bridged attached"), None, bridged)]
-        lanes += [Lane(BridgedRest(bridged.url), bridged), Lane(BridgedWs(bridged.url), bridged)]
+        lanes += [Lane(each(bridged.url), bridged) for each in (BridgedRun, BridgedRest, BridgedWs)]
         if proxy is not None:
             lanes.append(Lane(ApiProxy(proxy.url, pause=args.peer_poll), proxy))
         for lane in lanes:

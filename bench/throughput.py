@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 import trio
 
 from bench.common import PEER_HELP, Server, awake, daemon, fakes, machine, ms, next_color, peer, percentile, table
-from bench.contenders import ApiProxy, BridgedRest, BridgedWs, Contender, Direct, opened
+from bench.contenders import ApiProxy, BridgedRest, BridgedRun, BridgedWs, Contender, Direct, opened
 
 
 class Crowd:
@@ -86,6 +86,7 @@ async def one_backend(args: argparse.Namespace) -> None:
         proxy = await stack.enter_async_context(peer(args.peer_command, backend))
         crowds = [
             Crowd("direct", lambda _: Direct(backend), []),
+            Crowd("bridged /run", lambda _: BridgedRun(bridged.url), [bridged]),
             Crowd("bridged REST", lambda _: BridgedRest(bridged.url), [bridged]),
             Crowd("bridged WS", lambda _: BridgedWs(bridged.url), [bridged]),
         ]
@@ -113,6 +114,7 @@ async def many_backends(args: argparse.Namespace) -> None:
         bridged = await stack.enter_async_context(daemon([pc.url for pc in pcs]))
         crowds = [
             Crowd("direct", lambda number: Direct(pcs[number % len(pcs)].url), []),
+            Crowd("bridged /run", lambda _: BridgedRun(bridged.url), [bridged]),
             Crowd("bridged REST", lambda _: BridgedRest(bridged.url), [bridged]),
             Crowd("bridged WS", lambda _: BridgedWs(bridged.url), [bridged]),
         ]

@@ -10,10 +10,10 @@ import logging
 import random
 import ssl
 from collections.abc import Callable
+from contextlib import aclosing
 
 import msgspec
 import trio
-import trio_websocket
 
 from bridged.actors.attempt import Desired, Follow, Lost
 from bridged.actors.control import Control
@@ -21,6 +21,7 @@ from bridged.actors.dispatcher import Dispatcher
 from bridged.actors.runner import Runner
 from bridged.comfy import protocol
 from bridged.comfy.client import ComfyClient
+from bridged.comfy.eventsocket import EventSocket
 from bridged.config.schema import Backend, Settings
 from bridged.errors import BackendUnavailable
 from bridged.files.spool import Spool
@@ -60,7 +61,7 @@ class BackendActor:
             self.name, self._client, self._control, shared.dispatcher, shared.spool, shared.settings
         )
         self._nursery: trio.Nursery | None = None
-        self._socket: trio_websocket.WebSocketConnection | None = None
+        self._socket: EventSocket | None = None
         self._down_since: float | None = trio.current_time()
         self._last_heard = 0.0
         self._emptied = trio.Event()
@@ -153,22 +154,20 @@ class BackendActor:
             await trio.sleep(delay * random.uniform(0.8, 1.2))
             delay = min(delay * 2, LAST_RETRY)
 
-    async def _converse(self, socket: trio_websocket.WebSocketConnection) -> str:
+    async def _converse(self, socket: EventSocket) -> str:
         """Reads until the socket ends; returns why."""
         reasons: list[str] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._identify, socket, reasons)
-            try:
-                while True:
-                    message = await socket.get_message()
+            async with aclosing(socket.messages()) as messages:
+                async for message in messages:
                     event = protocol.parse_message(message)
                     if event is not None:
                         self._on_event(event)
-            except trio_websocket.ConnectionClosed:
-                nursery.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
         return reasons[0] if reasons else "its event socket closed"
 
-    async def _identify(self, socket: trio_websocket.WebSocketConnection, reasons: list[str]) -> None:
+    async def _identify(self, socket: EventSocket, reasons: list[str]) -> None:
         """Learns what the backend can do and what it is doing, then reports it up."""
         try:
             body = await self._client.object_info()
@@ -177,7 +176,7 @@ class BackendActor:
             await self._look_up()
         except BackendUnavailable as error:
             reasons.append(str(error))
-            await socket.aclose()
+            await self._drop(socket)
             return
         self._down_since = None
         self._last_heard = trio.current_time()
@@ -215,11 +214,11 @@ class BackendActor:
             self._dispatcher.on_backend_down(self.name, "a request to it failed")
             self._nursery.start_soon(self._drop, self._socket)
 
-    async def _drop(self, socket: trio_websocket.WebSocketConnection) -> None:
-        """Ends a connection whose other side says nothing: without waiting for its half of the closing handshake."""
+    async def _drop(self, socket: EventSocket) -> None:
+        """Ends a connection whose other side may say nothing any more: it is not waited for."""
         with trio.move_on_after(0.5):
-            await socket.aclose(1001, "no answer to probes")
-        # aclose's own cleanup closes the stream also when it was cut short, so the reader wakes either way.
+            await socket.close()
+        await socket.abort()
 
     def _give_up_unreachable(self) -> None:
         limit = self._shared.settings().jobs.unreachable_after

@@ -1,4 +1,4 @@
-"""Everything one ComfyUI is asked, as calls: the hot path over h11, the rest over httpx, events over trio-websocket.
+"""Everything one ComfyUI is asked, as calls: the hot path over h11, the rest over httpx, events over wsproto.
 
 Control calls (queue, history, interrupt, probe) have connections of their own, so they never wait behind a transfer.
 No Origin or Sec-Fetch-Site header is ever sent: 2026 versions refuse cross-site requests.
@@ -16,9 +16,9 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 import msgspec
 import trio
-import trio_websocket
 
 from bridged.comfy import protocol
+from bridged.comfy.eventsocket import EventSocket
 from bridged.comfy.hotpath import HotPath, Response
 from bridged.comfy.protocol import PromptAnswer, PromptRefusal, QueueView, RemoteFile, UploadAnswer
 from bridged.errors import AttemptFailed, BackendUnavailable
@@ -26,9 +26,6 @@ from bridged.model import Fault, Graph
 
 CONTROL_TIMEOUT = 5.0
 """seconds; a ComfyUI answers these in milliseconds, even while it runs a prompt"""
-
-MAX_EVENT = 64 * 1024 * 1024
-"""bytes of one WebSocket message; previews and node outputs can be large, trio-websocket's default is 1 MiB"""
 
 MAX_ANSWER = 64_000_000
 """bytes of the answer to a control call; node definitions are the largest, several MB in practice"""
@@ -176,10 +173,10 @@ class ComfyClient:
     # -- events ------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def events(self) -> AsyncIterator[trio_websocket.WebSocketConnection]:
-        """The event socket, greeted with our feature flags, closed fully on exit.
+    async def events(self) -> AsyncIterator[EventSocket]:
+        """The event socket, greeted with our feature flags; its stream is closed on exit.
 
-        Raises BackendUnavailable: it cannot be opened. `get_message` raises trio_websocket.ConnectionClosed.
+        Raises BackendUnavailable: it cannot be opened.
         """
         parts = urlsplit(self.url)
         secure = parts.scheme == "https"
@@ -187,46 +184,25 @@ class ComfyClient:
         try:
             with trio.fail_after(10):
                 tcp = await trio.open_tcp_stream(host, port)
-                _detect_dead_peer(tcp)
-                stream: trio.SocketStream | trio.SSLStream[trio.SocketStream] = tcp
-                if secure:
-                    stream = trio.SSLStream(tcp, self._ssl, server_hostname=host)
         except (OSError, trio.TooSlowError) as error:
             raise BackendUnavailable(f"it cannot be reached ({type(error).__name__})") from error
-        failure: BackendUnavailable | None = None  # raised outside the nursery, which would wrap it in a group
+        _detect_dead_peer(tcp)
+        stream = trio.SSLStream(tcp, self._ssl, server_hostname=host) if secure else tcp
         try:
-            async with trio.open_nursery() as nursery:
-                try:
-                    with trio.fail_after(10):
-                        connection = await trio_websocket.wrap_client_stream(
-                            nursery,
-                            stream,
-                            parts.netloc,
-                            f"{parts.path}/ws?{urlencode({'clientId': self.client_id})}",
-                            extra_headers=[(k.encode(), v.encode()) for k, v in self._headers.items()],
-                            message_queue_size=64,
-                            max_message_size=MAX_EVENT,
-                        )
-                        await connection.send_message(protocol.HELLO)
-                except (OSError, trio.TooSlowError, trio.BrokenResourceError, trio_websocket.HandshakeError) as error:
-                    failure = BackendUnavailable(f"its event socket does not open ({type(error).__name__})")
-                except trio_websocket.ConnectionClosed:
-                    failure = BackendUnavailable("it closed its event socket at once")
-                else:
-                    yield connection
-                    with trio.move_on_after(1):
-                        await connection.aclose()
-                finally:
-                    # Closed fully before anyone reconnects: a late close of this socket would deregister the next one
-                    # of the same client_id (ComfyUI 0.3.64).
-                    await trio.aclose_forcefully(stream)
-                    nursery.cancel_scope.cancel()
-        except* trio_websocket.ConnectionRejected as rejected:
-            # From trio-websocket's own reader task: something answers there, and it is no ComfyUI.
-            status = getattr(rejected.exceptions[0], "status_code", None)
-            failure = BackendUnavailable(f"it is no ComfyUI: it answers /ws with HTTP status {status}")
-        if failure is not None:
-            raise failure
+            socket = EventSocket(stream)
+            target = f"{parts.path}/ws?{urlencode({'clientId': self.client_id})}"
+            try:
+                with trio.fail_after(10):
+                    await socket.open(parts.netloc, target, self._headers, protocol.HELLO)
+            except trio.TooSlowError as error:
+                raise BackendUnavailable("its event socket does not open in time") from error
+            yield socket
+            with trio.move_on_after(1):
+                await socket.close()
+        finally:
+            # Closed fully before anyone reconnects: a late close of this socket would deregister the next one of the
+            # same client_id (ComfyUI 0.3.64).
+            await trio.aclose_forcefully(stream)
 
 
 async def _bounded(response: httpx.Response) -> httpx.Response:
