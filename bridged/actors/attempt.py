@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -40,6 +41,10 @@ class Follow:
         """the attempt that was placed here before this one: prompts are posted in the order they were placed"""
         self.desired = Desired.RUN
         self.progress = PromptProgress(job.graph)
+        self.on_end: Callable[[], object] | None = None
+        """called once when it has ended"""
+        self.collectable = trio.Event()
+        """it has ended, or every output is there already: worth fetching while the rest of the news comes"""
         self.outputs: dict[str, dict[str, Any] | None] = {}
         """node id -> its output, from `executed` events"""
         self.interruptible: trio.CancelScope | None = None
@@ -82,5 +87,8 @@ class Follow:
             self.left_queue = self.left_queue or isinstance(outcome, Lost)
             self.settled.set()
             self.ended.set()
+            self.collectable.set()
+            if self.on_end is not None:
+                self.on_end()
             if self.posting is not None:
                 self.posting.cancel()

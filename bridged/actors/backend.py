@@ -11,6 +11,7 @@ import random
 import ssl
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
 
 import msgspec
 import trio
@@ -79,6 +80,7 @@ class BackendActor:
     def start(self, job: Job, attempt: Attempt) -> None:
         before = next(reversed(self._follows.values()), None)
         follow = Follow(job, attempt, trio.current_time(), before)
+        follow.on_end = partial(self._dispatcher.on_collecting, attempt.prompt_id)
         self._follows[attempt.prompt_id] = follow
         if self._nursery is not None:
             self._nursery.start_soon(self._run_attempt, follow)
@@ -280,6 +282,8 @@ class BackendActor:
                 self._started(follow)
             case protocol.Executed(node=node, output=output):
                 follow.outputs[node] = output
+                if not follow.gap and self._runner.has_all_outputs(follow):
+                    follow.collectable.set()
             case protocol.Succeeded() | protocol.Interrupted() | protocol.Errored():
                 follow.end(event)
                 return

@@ -31,19 +31,19 @@ async def collect(
     client: ComfyClient,
     spool: Spool,
     settings: Files,
-    output_classes: frozenset[str],
+    from_history: bool,
     patience: float,
 ) -> tuple[Output, ...]:
     """Fetches everything the prompt saved (or, where it saved nothing, its previews), checked, in node order.
 
-    The job is done: a backend that does not answer now is asked again for `patience` seconds.
+    `from_history`: the events do not tell them all. The job is done: a backend that does not answer now is asked again
+    for `patience` seconds.
     Raises AttemptFailed, BackendUnavailable, FileRefused, TooLarge, OutOfSpace; then nothing is left in the spool.
     """
     job = follow.job
     give_up_at = trio.current_time() + patience
-    expected = {node for node, content in job.graph.items() if content["class_type"] in output_classes}
     outputs: dict[str, Any] = dict(follow.outputs)
-    if follow.gap or not expected or not expected <= outputs.keys():
+    if from_history:
         outputs = await _from_history(follow.prompt_id, client, give_up_at)
     files = [file for node in sorted(outputs, key=_node_order) for file in files_of(outputs[node])]
     wanted = [file for file in files if file.type == "output"] or files

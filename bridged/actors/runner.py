@@ -19,7 +19,7 @@ from bridged.config.schema import Settings
 from bridged.errors import AttemptFailed, BackendUnavailable, BridgedError
 from bridged.files.multipart import Encoded, Part
 from bridged.files.spool import Spool
-from bridged.model import Failure, Fault, FileInput, Graph, Job
+from bridged.model import Failure, Fault, FileInput, Graph, Job, Output
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +91,21 @@ class Runner:
             await self._post_with_files(follow, graph)
         elif not follow.settled.is_set():
             await self._settle(follow)
-        await follow.ended.wait()
-        self._dispatcher.on_collecting(follow.prompt_id)
+        await follow.collectable.wait()
+        outputs: tuple[Output, ...] | None = None
+        if not follow.ended.is_set():
+            outputs = await self._collect_early(follow)
+            await follow.ended.wait()
+        if follow.desired is Desired.RUN and isinstance(follow.outcome, protocol.Succeeded):
+            return await self._collected(follow, outputs)
+        await self._spool.discard(*(output.file for output in outputs or ()))
+        return self._unsuccessful(follow)
+
+    def _unsuccessful(self, follow: Follow) -> Callable[[], object]:
+        """The report of an attempt that ended without success, or that nobody wants any more."""
         if follow.desired is Desired.CANCEL:
-            return cancelled
+            return partial(self._dispatcher.on_cancelled, follow.prompt_id)
         match follow.outcome:
-            case protocol.Succeeded():
-                return await self._collected(follow)
             case protocol.Errored() as error:
                 where = f"node {error.node_id} ({error.node_type}): {error.exception_type}: " if error.node_id else ""
                 raise AttemptFailed(f"{where}{error.exception_message.strip()}", Fault.WORKFLOW)
@@ -108,19 +116,35 @@ class Runner:
             case _:
                 raise AttemptFailed("it was interrupted on the PC", Fault.HOST)
 
-    async def _collected(self, follow: Follow) -> Callable[[], object]:
+    def has_all_outputs(self, follow: Follow) -> bool:
+        """Whether `executed` was heard of every output node of the graph."""
+        expected = {n for n, content in follow.job.graph.items() if content["class_type"] in self.output_classes}
+        return bool(expected) and expected <= follow.outputs.keys()
+
+    async def _collect_early(self, follow: Follow) -> tuple[Output, ...] | None:
+        """Fetches the outputs while the prompt's end is still to be announced. None where that did not work: then it
+        is done, and judged, after the end."""
+        try:
+            return await self._collect(follow)
+        except BridgedError as error:
+            log.info("backend %s: outputs are fetched again after the end: %s", self._name, error)
+            return None
+
+    async def _collect(self, follow: Follow) -> tuple[Output, ...] | None:
+        """None where a revocation came in between."""
         settings = self._settings()
         outputs = None
         with trio.CancelScope() as follow.interruptible:
-            outputs = await collect(
-                follow,
-                self._client,
-                self._spool,
-                settings.files,
-                self.output_classes,
-                settings.jobs.unreachable_after,
-            )
+            if follow.desired is Desired.RUN:
+                patience = settings.jobs.unreachable_after if follow.ended.is_set() else 0.0
+                history = follow.gap or not self.has_all_outputs(follow)
+                outputs = await collect(follow, self._client, self._spool, settings.files, history, patience)
         follow.interruptible = None
+        return outputs
+
+    async def _collected(self, follow: Follow, outputs: tuple[Output, ...] | None) -> Callable[[], object]:
+        if outputs is None:
+            outputs = await self._collect(follow)
         if outputs is None:
             return partial(self._dispatcher.on_cancelled, follow.prompt_id)
         if not self._dispatcher.on_finished(follow.prompt_id, outputs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import httpx
 import pytest
 import trio
 import trio.testing
+from PIL import Image
 
 from bridged.actors import reloader
 from bridged.actors.intake import Intake
@@ -377,10 +379,15 @@ async def test_a_revoked_job_leaves_no_result_where_the_pc_closes_its_connection
 
     monkeypatch.setattr(spool, "verify", slow_verify)
 
+    buffer = io.BytesIO()
+    Image.effect_noise((400, 400), 90).save(buffer, "PNG")
+    noise = buffer.getvalue()
+
     async def hook(call: Call) -> Reply | None:
         if call.route != "/view":
             return None
         reply = await get_view(fake, call, "")
+        reply.body = noise  # large enough to be checked in a thread
         reply.headers = {**reply.headers, "Connection": "close"}
         return reply
 
