@@ -25,7 +25,7 @@ from bridged.actors.intake import Intake
 from bridged.actors.pool import Pool
 from bridged.actors.reloader import Loaded, Reloader, load_all
 from bridged.actors.session import Clients
-from bridged.api.app import Services, create_app
+from bridged.api.app import Services, create_app, hot_endpoints
 from bridged.api.server import listen, serve
 from bridged.config.diff import Diff
 from bridged.config.load import EMBEDDED_NAME
@@ -143,7 +143,7 @@ class Daemon:
         task_status: trio.TaskStatus[list[str]],
     ) -> None:
         """The HTTP side; when it has ended, so has everything."""
-        await serve(self._app, server, listener, stopping=self._stopping.wait, task_status=task_status)
+        await serve(self._app, self._hot, server, listener, stopping=self._stopping.wait, task_status=task_status)
         root.cancel_scope.cancel()
 
     def _build(self, loaded: Loaded, ledger: SqliteLedger) -> None:
@@ -166,19 +166,18 @@ class Daemon:
         )
         effects.pool, effects.clients, effects.ledger = self.pool, self.clients, ledger
         intake = Intake(self.dispatcher, self.clients, lambda: (self._catalogue(), self._settings()))
-        self._app = create_app(
-            Services(
-                dispatcher=self.dispatcher,
-                clients=self.clients,
-                intake=intake,
-                pool=self.pool,
-                spool=self.spool,
-                settings=self._settings,
-                catalogue=self._catalogue,
-                generation_count=lambda: ledger.generation_count,
-                status=self.status,
-            )
+        services = Services(
+            dispatcher=self.dispatcher,
+            clients=self.clients,
+            intake=intake,
+            pool=self.pool,
+            spool=self.spool,
+            settings=self._settings,
+            catalogue=self._catalogue,
+            generation_count=lambda: ledger.generation_count,
+            status=self.status,
         )
+        self._app, self._hot = create_app(services), hot_endpoints(services)
 
     def _settings(self) -> Settings:
         return self.reloader.current.config.settings

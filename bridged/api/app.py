@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -18,19 +17,13 @@ from bridged.actors.intake import Intake
 from bridged.actors.pool import Pool
 from bridged.actors.session import Clients
 from bridged.api.flow import Flow
+from bridged.api.hot import Endpoint, error_answer
 from bridged.catalogue import Catalogue
 from bridged.config.schema import Settings
-from bridged.errors import BadRequest, BridgedError, TooLarge
+from bridged.errors import BridgedError, TooLarge
 from bridged.files.spool import Spool
 
 log = logging.getLogger(__name__)
-
-MAX_JSON = 16 * 1024 * 1024
-"""bytes of a JSON body: values only, files go through /upload"""
-
-KEPT_STATUS = frozenset({401, 403, 408, 413, 429, 503})
-"""statuses the bridge dialect uses as they are; every other fault of a request is 400 there (wire contract)"""
-
 
 class Services(msgspec.Struct, frozen=True):
     """What handlers may use. `status` gives the facts of `GET /status`."""
@@ -50,23 +43,27 @@ def json_response(value: Any, status: int = 200, **headers: str) -> Response:
     return Response(msgspec.json.encode(value), status, headers, content_type="application/json")
 
 
-def error_response(error: BridgedError, *, proper: bool = False) -> Response:
-    """`proper`: the error's own status, as endpoints of ours give it; else as the wire contract has it."""
-    status = error.status if proper or error.status in KEPT_STATUS or error.status >= 500 else 400
-    headers = {"Retry-After": "5"} if status in (429, 503) else {}
-    return json_response({"detail": str(error)}, status, **headers)
+def error_response(error: BridgedError) -> Response:
+    answer = error_answer(error)
+    return Response(answer.body, answer.status, answer.headers, content_type=answer.content_type)
+
+
+def hot_endpoints(services: Services) -> dict[str, Endpoint]:
+    """Path -> endpoint, for what is served beside Quart."""
+    from bridged.api import bridge, run
+
+    return bridge.hot_endpoints(services) | run.hot_endpoints(services)
 
 
 def create_app(services: Services) -> QuartTrio:
     """The application with all dialects registered."""
-    from bridged.api import admin, bridge, run  # each registers its routes; none knows another
+    from bridged.api import admin, bridge  # each registers its routes; none knows another
 
     app = QuartTrio("bridged", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = None  # each endpoint has its own limit
     app.config["RESPONSE_TIMEOUT"] = None  # it would truncate long downloads silently
     app.config["BODY_TIMEOUT"] = None
     app.register_blueprint(bridge.routes(services))
-    app.register_blueprint(run.routes(services))
     app.register_blueprint(admin.routes(services))
 
     @app.errorhandler(BridgedError)
@@ -85,21 +82,6 @@ def create_app(services: Services) -> QuartTrio:
         return json_response({"detail": "internal error; the service's log says more"}, 500)
 
     return app
-
-
-async def read_json(limit: int = MAX_JSON) -> dict[str, Any]:
-    """The body as a JSON object. Raises BadRequest, TooLarge."""
-    body = bytearray()
-    async with aclosing(body_chunks(limit)) as chunks:
-        async for chunk in chunks:
-            body += chunk
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"the body is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise BadRequest('the body must be a JSON object such as {"workflow": "ALIAS"}')
-    return value
 
 
 async def body_chunks(limit: int) -> AsyncGenerator[bytes, None]:

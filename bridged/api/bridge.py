@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,9 +14,10 @@ from quart import Blueprint, Response, request, websocket
 from bridged import __version__
 from bridged.actors.dispatcher import JobRecord
 from bridged.actors.session import Client, Message, Session, converse, info
-from bridged.api.app import Services, body_chunks, error_response, json_response, read_json
-from bridged.api.query import checked_client_id, client_id_of_request, required, result_kind, seconds
-from bridged.api.results import result_response
+from bridged.api.app import Services, body_chunks, error_response, json_response
+from bridged.api.hot import Answer, Endpoint, HotRequest, json_answer
+from bridged.api.query import client_id, required, result_kind, seconds
+from bridged.api.results import result_answer
 from bridged.api.uploads import receive_files
 from bridged.catalogue import to_base64
 from bridged.errors import BadRequest
@@ -28,8 +30,37 @@ GREETING = (
 )
 
 
+def hot_endpoints(services: Services) -> dict[str, Endpoint]:
+    """What every job costs: submit and fetch."""
+
+    async def generate(request: HotRequest) -> Answer:
+        name = client_id(request.args)
+        body = await request.json()
+        alias = body.pop("workflow", None)
+        if not isinstance(alias, str):
+            raise BadRequest("`workflow` is required: an alias of /workflow-list")
+        submitted = services.intake.submit(name, alias, body)
+        return json_answer({"detail": f"queued / {submitted.position}", "job_id": submitted.job_id})
+
+    async def history(request: HotRequest) -> Answer:
+        client = services.clients.get(client_id(request.args))
+        kind, wait = result_kind(request.args), seconds(request.args, "wait", 0.0)
+        if client is None:
+            return Answer(204)
+        job_id = request.args.get("jobId")
+        record = client.next_result(job_id)
+        if record is None and wait > 0:
+            record = await request.while_connected(partial(_result, client, job_id, wait))
+        return Answer(204) if record is None else result_answer(client, record, kind, services.spool)
+
+    return {
+        "/generate-based-workflow": Endpoint(("POST",), generate),
+        "/history": Endpoint(("GET", "HEAD"), history),
+    }
+
+
 def routes(services: Services) -> Blueprint:
-    """The blueprint of all endpoints of this dialect."""
+    """The blueprint of this dialect's other endpoints."""
     bridge = Blueprint("bridge", __name__)
 
     @bridge.get("/")
@@ -47,7 +78,7 @@ def routes(services: Services) -> Blueprint:
 
     @bridge.get("/workflow-info")
     async def workflow_info() -> Response:
-        workflow = services.catalogue().get(required("workflow", "an alias of /workflow-list"))
+        workflow = services.catalogue().get(required(request.args, "workflow", "an alias of /workflow-list"))
         return json_response(
             {
                 key: {
@@ -62,7 +93,7 @@ def routes(services: Services) -> Blueprint:
 
     @bridge.post("/upload")
     async def upload() -> Response:
-        client_id = client_id_of_request()
+        name = client_id(request.args)
         files = services.settings().files
         limit = int(files.upload_max_size * 1e6)
         received = await receive_files(
@@ -74,35 +105,14 @@ def routes(services: Services) -> Blueprint:
         )
         return json_response(
             {
-                part.identifier: services.clients.add_upload(client_id, part.name, part.file, files.upload_ttl).token
+                part.identifier: services.clients.add_upload(name, part.name, part.file, files.upload_ttl).token
                 for part in received
             }
         )
 
-    @bridge.post("/generate-based-workflow")
-    async def generate() -> Response:
-        client_id = client_id_of_request()
-        body = await read_json()
-        alias = body.pop("workflow", None)
-        if not isinstance(alias, str):
-            raise BadRequest("`workflow` is required: an alias of /workflow-list")
-        submitted = services.intake.submit(client_id, alias, body)
-        return json_response({"detail": f"queued / {submitted.position}", "job_id": submitted.job_id})
-
     @bridge.get("/execution-info")
     async def execution_info() -> Response:
-        return json_response(info(services.clients.get(client_id_of_request())))
-
-    @bridge.get("/history")
-    async def history() -> Response:
-        client = services.clients.get(client_id_of_request())
-        kind, wait = result_kind(), seconds("wait", 0.0)
-        if client is None:
-            return Response(b"", 204)
-        record = await _result(client, request.args.get("jobId"), wait)
-        if record is None:
-            return Response(b"", 204)
-        return result_response(client, record, kind, services.spool)
+        return json_response(info(services.clients.get(client_id(request.args))))
 
     @bridge.get("/generation-count")
     async def generation_count() -> Response:
@@ -113,29 +123,29 @@ def routes(services: Services) -> Blueprint:
         if "clientId" not in request.args:
             await _free_all(services, [snapshot.name for snapshot in services.dispatcher.snapshots()])
             return json_response({"detail": "server memory free now / ALL"})
-        client_id = client_id_of_request()
-        client = services.clients.get(client_id)
+        name = client_id(request.args)
+        client = services.clients.get(name)
         attempts = [record.attempt for record in client.open_jobs()] if client is not None else []
         await _free_all(services, sorted({attempt.backend for attempt in attempts if attempt is not None}))
-        return json_response({"detail": f"server memory free now / {client_id}"})
+        return json_response({"detail": f"server memory free now / {name}"})
 
     @bridge.post("/interrupt")
     async def interrupt() -> Response:
-        client_id = client_id_of_request()
-        client = services.clients.get(client_id)
+        name = client_id(request.args)
+        client = services.clients.get(name)
         if client is not None:
             services.clients.revoke(client, "interrupted by its client")
-        return json_response({"detail": f"interrupted that clientId will be ignored. / {client_id}"})
+        return json_response({"detail": f"interrupted that clientId will be ignored. / {name}"})
 
     @bridge.websocket("/ws")
     async def ws() -> Response | None:
         try:
-            client_id = checked_client_id(websocket.args.get("clientId"))
+            name = client_id(websocket.args)
         except BadRequest as error:
             return error_response(error)
         await websocket.accept()
         try:
-            with services.clients.session(client_id) as (client, session):
+            with services.clients.session(name) as (client, session):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_read_and_ignore)
                     await _talk(client, session, services)

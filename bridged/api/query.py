@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quart import request
+from collections.abc import Mapping
 
 from bridged.errors import BadRequest
 
@@ -11,12 +11,9 @@ MAX_WAIT = 300.0
 """seconds that a request may wait for a result"""
 
 
-def client_id_of_request() -> str:
+def client_id(args: Mapping[str, str]) -> str:
     """Raises BadRequest: there is none, or none that can be used."""
-    return checked_client_id(request.args.get("clientId"))
-
-
-def checked_client_id(value: str | None) -> str:
+    value = args.get("clientId")
     if not value:
         raise BadRequest("clientId is required: add ?clientId=… with a string of your choice (a UUID is advised)")
     if len(value) > MAX_CLIENT_ID or not value.isprintable():
@@ -24,16 +21,16 @@ def checked_client_id(value: str | None) -> str:
     return value
 
 
-def required(name: str, meaning: str) -> str:
-    value = request.args.get(name)
+def required(args: Mapping[str, str], name: str, meaning: str) -> str:
+    value = args.get(name)
     if not value:
         raise BadRequest(f"{name} is required: {meaning}")
     return value
 
 
-def seconds(name: str, default: float) -> float:
+def seconds(args: Mapping[str, str], name: str, default: float) -> float:
     """A waiting time of 0 to MAX_WAIT seconds."""
-    text = request.args.get(name)
+    text = args.get(name)
     try:
         value = default if text is None else float(text)
     except ValueError:
@@ -43,9 +40,9 @@ def seconds(name: str, default: float) -> float:
     return value
 
 
-def result_kind() -> str:
+def result_kind(args: Mapping[str, str]) -> str:
     """`multipart` (the default) or `base64`."""
-    kind = request.args.get("resType", "multipart")
+    kind = args.get("resType", "multipart")
     if kind not in ("multipart", "base64"):
         raise BadRequest(f"resType {kind!r} is unknown; use multipart or base64")
     return kind

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Protocol
 
 import msgspec
-from quart import Response, request
 
 from bridged.actors.dispatcher import JobRecord
 from bridged.actors.session import Client
+from bridged.api.hot import Answer
 from bridged.files.multipart import Encoded, Part, read_blocks
 from bridged.files.spool import Spool
 from bridged.model import Output, StoredFile
@@ -30,20 +31,12 @@ class Body(Protocol):
     def chunks(self) -> AsyncGenerator[bytes, None]: ...
 
 
-def result_response(client: Client, record: JobRecord, kind: str, spool: Spool) -> Response:
+def result_answer(client: Client, record: JobRecord, kind: str, spool: Spool) -> Answer:
     """A job's files as `multipart` or `base64`; once all of the body was taken, the job counts as fetched."""
     body = multipart_body(record.outputs, spool.recall) if kind == "multipart" else base64_body(record.outputs)
     headers = {"Content-Length": str(body.length), "X-Content-Type-Options": "nosniff", "X-Job-Id": record.job.id}
-    if request.method == "HEAD":
-        return Response(b"", 200, headers, content_type=body.content_type)
-    return Response(_then_fetched(body, client, record), 200, headers, content_type=body.content_type)
-
-
-async def _then_fetched(body: Body, client: Client, record: JobRecord) -> AsyncGenerator[bytes, None]:
-    async with aclosing(body.chunks()) as chunks:
-        async for chunk in chunks:
-            yield chunk
-    client.fetched(record.job.id)
+    taken = partial(client.fetched, record.job.id)
+    return Answer(200, b"", body.content_type, headers, body.chunks(), taken)
 
 
 def multipart_body(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,8 @@ from hypercorn.trio import serve as hypercorn_serve
 from quart_trio import QuartTrio
 
 from bridged.api.flow import Flow
+from bridged.api.hot import Endpoint
+from bridged.api.hot import serve as serve_hot
 from bridged.config.schema import Server
 from bridged.errors import ConfigError
 
@@ -54,6 +56,7 @@ def listen(server: Server) -> socket.socket:
 
 async def serve(
     app: QuartTrio,
+    hot: Mapping[str, Endpoint],
     server: Server,
     listener: socket.socket,
     *,
@@ -78,15 +81,15 @@ async def serve(
     async def shutdown_trigger() -> None:
         await stopping()
 
-    whole: Any = _mended(app, server.stalled_client_timeout)
+    whole: Any = _mended(app, hot, server.stalled_client_timeout)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cut_after, stopping, config.graceful_timeout, ports)
         await hypercorn_serve(whole, config, shutdown_trigger=shutdown_trigger, task_status=task_status)
         nursery.cancel_scope.cancel()  # nothing is left to cut
 
 
-def _mended(app: QuartTrio, deadline: float) -> Callable[..., Awaitable[None]]:
-    """The application, with two habits of its server and its framework put right.
+def _mended(app: QuartTrio, hot: Mapping[str, Endpoint], deadline: float) -> Callable[..., Awaitable[None]]:
+    """The hot endpoints, and the application with two habits of its server and its framework put right.
 
     Request bodies are taken no faster than handlers read them (`Flow`).
 
@@ -107,6 +110,10 @@ def _mended(app: QuartTrio, deadline: float) -> Callable[..., Awaitable[None]]:
 
         if scope["type"] != "http":
             await app(scope, receive, send)
+            return
+        endpoint = hot.get(scope["path"])
+        if endpoint is not None:
+            await serve_hot(endpoint, scope, receive, send)
             return
         flow = scope["bridged.flow"] = Flow()
         await app(scope, partial(flow.receive, receive), send_whole)
