@@ -1,7 +1,7 @@
 """The two requests every job costs, over h11 on Trio: POST /prompt and GET /view.
 
-httpx takes about 0.5 ms of CPU per small request where this takes 0.16 ms (bench/http_clients.py), and one job in flight
-is 5 to 11 ms in all, so the difference decides whether the bridge is felt. Everything else goes through httpx.
+httpx takes about 0.5 ms of CPU per small request where this takes 0.16 ms (bench/http_clients.py), and one job is 5 to
+11 ms in all, so the difference decides whether the bridge is felt. Everything else goes through httpx.
 """
 
 from __future__ import annotations
