@@ -7,6 +7,7 @@ reaches it comes as `on_*` calls. An effect must not call back into the dispatch
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -90,7 +91,8 @@ class _BackendState:
         self.classes: frozenset[str] | None = None
         self.foreign = 0
         self.attempts: dict[str, _OnBackend] = {}
-        self.idle_since = now
+        self.idle_since = -math.inf
+        """a PC that was just added has been idle longest: the next job shows its operator that it works"""
         self.completed = 0
 
     def filling(self) -> list[_OnBackend]:

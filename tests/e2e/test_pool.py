@@ -271,3 +271,17 @@ async def test_two_services_cannot_share_a_state_folder(house: House, fake: Fake
 
     with pytest.raises(BridgedError, match="another bridged uses the state folder"):
         await Daemon(house.etc, {}).run()
+
+
+async def test_the_next_job_runs_on_a_pc_that_was_just_added(
+    house: House, fake: FakeComfyUI, start_fake: StartFake
+) -> None:
+    added = await start_fake("added")
+    async with house.client() as client:
+        await client.submit("pattern", **{"1__color": 1})
+        assert len(await client.result()) == 1
+        house.write_backends(("pc-1", fake.url), ("pc-2", added.url))
+        await house.wait_up("pc-2")
+        await client.submit("pattern", **{"1__color": 2})
+        assert len(await client.result()) == 1
+    assert (len(fake.prompts), len(added.prompts)) == (1, 1)
