@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -147,7 +148,8 @@ async def serve(endpoint: Endpoint, scope: Any, receive: Receive, send: Send) ->
         with trio.move_on_after(DRAIN):
             async for _ in request.body():
                 pass
-    await _respond(answer, scope["method"] == "HEAD", send)
+    with suppress(ClientGone):
+        await _respond(answer, request, scope["method"] == "HEAD", send)
 
 
 async def _answered(endpoint: Endpoint, request: HotRequest) -> Answer:
@@ -162,7 +164,14 @@ async def _answered(endpoint: Endpoint, request: HotRequest) -> Answer:
         return json_answer({"detail": "internal error; the service's log says more"}, 500)
 
 
-async def _respond(answer: Answer, head: bool, send: Send) -> None:
+async def _send_chunks(chunks: AsyncGenerator[bytes, None], send: Send) -> None:
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+async def _respond(answer: Answer, request: HotRequest, head: bool, send: Send) -> None:
+    """Raises ClientGone: it went away before the end of a streamed body, which then does not count as taken."""
     headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
     if answer.status != 204:
         headers.append((b"content-type", answer.content_type.encode("latin-1")))
@@ -170,11 +179,10 @@ async def _respond(answer: Answer, head: bool, send: Send) -> None:
             headers.append((b"content-length", str(len(answer.body)).encode()))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     if answer.chunks is not None and not head:
-        async with aclosing(answer.chunks) as chunks:
-            async for chunk in chunks:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        # The last message goes outside: in the middle of it hypercorn says that the request is over.
+        await request.while_connected(partial(_send_chunks, answer.chunks, send))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-        if answer.sent is not None:
-            answer.sent()
     else:
         await send({"type": "http.response.body", "body": b"" if head else answer.body, "more_body": False})
+    if answer.sent is not None and not head:
+        answer.sent()

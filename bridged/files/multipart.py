@@ -47,6 +47,13 @@ class Encoded:
             lines.append(f"Content-Type: {part.content_type}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
+    def whole(self) -> bytes | None:
+        """The body at once, where nothing of it is on disk."""
+        if any(part.path is not None and part.data is None for _, part in self._pieces):
+            return None
+        bodies = (header + (part.text.encode() if part.data is None else part.data) for header, part in self._pieces)
+        return b"".join(body + b"\r\n" for body in bodies) + self._end
+
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         pending = b""
         for header, part in self._pieces:

@@ -8,10 +8,12 @@ import uuid
 
 import httpx
 import pytest
+import trio
 from PIL import Image
 from werkzeug.formparser import parse_form_data
 
 from tests.e2e.house import BLURS, House
+from tests.fakes.comfyui import FakeComfyUI
 
 
 def picture(color: tuple[int, int, int] = (10, 200, 30), kind: str = "PNG", size: tuple[int, int] = (20, 10)) -> bytes:
@@ -107,6 +109,27 @@ async def test_history_can_wait_for_the_result(served: House) -> None:
         assert await client.result(wait=20) == []  # nothing is open: it does not wait in vain
         refused = await client.http.get("/history", params={"wait": "soon"})
         assert refused.status_code == 400
+
+
+@pytest.mark.parametrize("path", ["/history", "/history?resType=base64"])
+async def test_a_result_whose_download_broke_off_can_be_fetched_again(
+    house: House, fake: FakeComfyUI, path: str
+) -> None:
+    data = io.BytesIO()
+    Image.effect_noise((3000, 3000), 90).save(data, "PNG")
+    fake.script.view_body = data.getvalue()
+    async with house.client("c1") as client:
+        await client.submit("pattern")
+        await client.wait_info(state="succeeded")
+        host, port = house.url.removeprefix("http://").rsplit(":", 1)
+        stream = await trio.open_tcp_stream(host, int(port))
+        query = f"{path}{'&' if '?' in path else '?'}clientId=c1"
+        await stream.send_all(f"GET {query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert await stream.receive_some(65536)
+        await trio.aclose_forcefully(stream)
+        await house.wait_status(lambda s: s["jobs"] == {"succeeded": 1})
+        (file,) = await client.result()
+        assert base64.b64decode(file["content"]) == fake.script.view_body
 
 
 async def test_history_of_an_unknown_client_is_empty(served: House) -> None:
