@@ -226,7 +226,7 @@ class BackendActor:
         limit = self._shared.settings().jobs.unreachable_after
         if self._down_since is None or trio.current_time() - self._down_since < limit:
             return
-        for follow in self._follows.values():
+        for follow in list(self._follows.values()):
             if follow.posted and not follow.ended.is_set():
                 self._control.give_up(follow.prompt_id)
                 follow.settled.set()
