@@ -41,7 +41,7 @@ def stopping() -> bool:
 
 async def watchdog() -> None:
     """Pings at half of systemd's WATCHDOG_USEC, for as long as the event loop turns."""
-    period = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+    period = int(os.environ.get("WATCHDOG_USEC") or 0) / 2e6
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()) or period <= 0:
         return
     while notify("WATCHDOG=1"):  # noqa: ASYNC110 - a ping is for a clock, not for an event

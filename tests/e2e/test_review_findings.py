@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import io
 import json
 import os
@@ -412,3 +413,22 @@ async def test_a_changed_workflows_folder_leaves_no_watcher_behind(house: House,
     gc.collect()  # a generator that was left behind is a warning, and that an error
     (house.folder / "other" / "new.json").write_text(json.dumps(PATTERN))
     await house.wait_status(lambda s: any(w["alias"] == "new.json" for w in s["workflows"]))
+
+
+async def test_a_pc_that_encodes_its_definitions_is_down_and_they_are_not_decoded(
+    house: House, start_fake: StartFake
+) -> None:
+    """A few kB of gzip can be a GB of definitions."""
+    fake = await start_fake("one")
+
+    async def hook(call: Call) -> Reply | None:
+        packed = Reply(body=gzip.compress(bytes(1_000_000)), headers={"Content-Encoding": "gzip"})
+        return packed if call.route == "/object_info" else None
+
+    fake.script.hook = hook
+    house.write_backends(("pc-1", fake.url))
+    await house.start()
+    status = await house.wait_status(lambda s: "must not be encoded" in s["backends"][0]["reason"])
+    assert status["backends"][0]["state"] == "down"
+    (call, *_) = fake.calls_to("GET", "/object_info")
+    assert call.headers["accept-encoding"] == "identity"
