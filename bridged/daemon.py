@@ -37,6 +37,7 @@ from bridged.model import Attempt, BackendSnapshot, Job, JobEvent
 from bridged.ops import log as ops_log
 from bridged.ops import notify
 from bridged.placement.capability import obstacles
+from bridged.store.ledger import Ledger
 from bridged.store.sqlite import SqliteLedger
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class _Effects:
     def __init__(self) -> None:
         self.pool: Pool
         self.clients: Clients
-        self.ledger: SqliteLedger
+        self.ledger: Ledger
 
     def start(self, job: Job, attempt: Attempt) -> None:
         self.pool.actor(attempt.backend).start(job, attempt)

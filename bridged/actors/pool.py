@@ -36,7 +36,7 @@ class _Child:
     @property
     def in_place(self) -> bool:
         """Whether what runs is where it is wanted."""
-        return self.wanted is not None and _place(self.wanted) == _place(self.config)
+        return self.wanted is not None and self.wanted.place == self.config.place
 
 
 class Pool:
@@ -76,7 +76,7 @@ class Pool:
             child.wanted = new
             child.changed.set()
             child.changed = trio.Event()
-            moved = new is not None and _place(new) != _place(child.config)
+            moved = new is not None and new.place != child.config.place
             going = new is None or moved or child.ending
             self._configure(new or child.config, draining=going, moving=new is not None and going)
             if new is not None and not moved:
@@ -161,7 +161,3 @@ class Pool:
             self._dispatcher.on_backend_down(name, "its actor crashed and cools down")
             await trio.sleep(COOL_DOWN)
             child.crashed = False
-
-
-def _place(backend: Backend) -> tuple[str, dict[str, str]]:
-    return backend.url, backend.headers

@@ -77,7 +77,6 @@ class Runner:
 
     async def _attempt(self, follow: Follow) -> Callable[[], object]:
         """Raises what `run` attributes."""
-        cancelled = partial(self._dispatcher.on_cancelled, follow.prompt_id)
         if not follow.posted:
             graph: Graph | None = None
             if follow.desired is Desired.RUN:
@@ -87,7 +86,7 @@ class Runner:
                         await follow.before.settled.wait()
                 follow.interruptible = follow.before = None
             if graph is None or follow.desired is Desired.CANCEL:
-                return cancelled
+                return self._unsuccessful(follow)
             await self._post_with_files(follow, graph)
         elif not follow.settled.is_set():
             await self._settle(follow)

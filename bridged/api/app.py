@@ -17,13 +17,14 @@ from bridged.actors.intake import Intake
 from bridged.actors.pool import Pool
 from bridged.actors.session import Clients
 from bridged.api.flow import Flow
-from bridged.api.hot import Endpoint, error_answer
+from bridged.api.hot import DRAIN, Answer, Endpoint, error_answer, json_answer
 from bridged.catalogue import Catalogue
 from bridged.config.schema import Settings
 from bridged.errors import BridgedError, TooLarge
 from bridged.files.spool import Spool
 
 log = logging.getLogger(__name__)
+
 
 class Services(msgspec.Struct, frozen=True):
     """What handlers may use. `status` gives the facts of `GET /status`."""
@@ -39,12 +40,15 @@ class Services(msgspec.Struct, frozen=True):
     status: Callable[[], dict[str, Any]]
 
 
-def json_response(value: Any, status: int = 200, **headers: str) -> Response:
-    return Response(msgspec.json.encode(value), status, headers, content_type="application/json")
+def json_response(value: Any, status: int = 200) -> Response:
+    return _response(json_answer(value, status))
 
 
 def error_response(error: BridgedError) -> Response:
-    answer = error_answer(error)
+    return _response(error_answer(error))
+
+
+def _response(answer: Answer) -> Response:
     return Response(answer.body, answer.status, answer.headers, content_type=answer.content_type)
 
 
@@ -97,9 +101,9 @@ async def body_chunks(limit: int) -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
-async def finish_reading(seconds: float = 2.0) -> None:
-    """Reads on for a moment after a refusal: a client that is still sending would otherwise see a reset, not why."""
-    with trio.move_on_after(seconds):
+async def finish_reading() -> None:
+    """Reads on for a moment after a refusal (see `DRAIN`)."""
+    with trio.move_on_after(DRAIN):
         async for chunk in request.body:
             _took(len(chunk))
 

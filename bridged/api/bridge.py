@@ -16,7 +16,7 @@ from bridged.actors.dispatcher import JobRecord
 from bridged.actors.session import Client, Message, Session, converse, info
 from bridged.api.app import Services, body_chunks, error_response, json_response
 from bridged.api.hot import Answer, Endpoint, HotRequest, json_answer
-from bridged.api.query import client_id, required, result_kind, seconds
+from bridged.api.query import client_id, required, result_kind, seconds, submission
 from bridged.api.results import result_answer
 from bridged.api.uploads import receive_files
 from bridged.catalogue import to_base64
@@ -35,11 +35,8 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
 
     async def generate(request: HotRequest) -> Answer:
         name = client_id(request.args)
-        body = await request.json()
-        alias = body.pop("workflow", None)
-        if not isinstance(alias, str):
-            raise BadRequest("`workflow` is required: an alias of /workflow-list")
-        submitted = services.intake.submit(name, alias, body)
+        alias, values = submission(await request.json())
+        submitted = services.intake.submit(name, alias, values)
         return json_answer({"detail": f"queued / {submitted.position}", "job_id": submitted.job_id})
 
     async def history(request: HotRequest) -> Answer:

@@ -60,7 +60,7 @@ def error_answer(error: BridgedError, *, proper: bool = False) -> Answer:
     """`proper`: the error's own status, as endpoints of ours give it; else as the wire contract has it."""
     status = error.status if proper or error.status in KEPT_STATUS or error.status >= 500 else 400
     headers = {"Retry-After": "5"} if status in (429, 503) else {}
-    return Answer(status, msgspec.json.encode({"detail": str(error)}), headers=headers)
+    return json_answer({"detail": str(error)}, status, **headers)
 
 
 def decode_object(body: bytes | bytearray) -> dict[str, Any]:
@@ -78,7 +78,6 @@ class HotRequest:
     """One request: `args` are its query parameters, the first of each name."""
 
     def __init__(self, scope: Any, receive: Receive) -> None:
-        self._scope = scope
         self._receive = receive
         self.args: dict[str, str] = {}
         query = scope["query_string"].decode("latin-1")

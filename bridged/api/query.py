@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from bridged.errors import BadRequest
 
@@ -19,6 +20,15 @@ def client_id(args: Mapping[str, str]) -> str:
     if len(value) > MAX_CLIENT_ID or not value.isprintable():
         raise BadRequest(f"clientId must be at most {MAX_CLIENT_ID} printable characters")
     return value
+
+
+def submission(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The alias and the values of a submission's body. Raises BadRequest: it names no workflow."""
+    values = dict(body)
+    alias = values.pop("workflow", None)
+    if not isinstance(alias, str):
+        raise BadRequest("`workflow` is required: an alias of /workflow-list")
+    return alias, values
 
 
 def required(args: Mapping[str, str], name: str, meaning: str) -> str:

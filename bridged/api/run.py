@@ -12,9 +12,8 @@ from functools import partial
 from bridged.actors.dispatcher import JobRecord
 from bridged.api.app import Services
 from bridged.api.hot import Answer, ClientGone, Endpoint, HotRequest, json_answer
-from bridged.api.query import client_id, result_kind, seconds
+from bridged.api.query import client_id, result_kind, seconds, submission
 from bridged.api.results import result_answer
-from bridged.errors import BadRequest
 from bridged.model import Fault, JobState
 
 STATUS_OF_FAULT = {Fault.WORKFLOW: 422, Fault.HOST: 502, Fault.NETWORK: 502, Fault.CLIENT: 409, Fault.POLICY: 422}
@@ -24,11 +23,8 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
     async def run(request: HotRequest) -> Answer:
         name = client_id({"clientId": str(uuid.uuid4()), **request.args})
         kind, wait = result_kind(request.args), seconds(request.args, "wait", 60.0)
-        body = await request.json()
-        alias = body.pop("workflow", None)
-        if not isinstance(alias, str):
-            raise BadRequest("`workflow` is required: an alias of /workflow-list")
-        submitted = services.intake.submit(name, alias, body)
+        alias, values = submission(await request.json())
+        submitted = services.intake.submit(name, alias, values)
         client = services.clients.obtain(name)
         record = client.jobs[submitted.job_id]
         try:

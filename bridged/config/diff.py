@@ -26,8 +26,8 @@ def diff(old: Config, new: Config) -> Diff:
     return Diff(
         added=tuple(after[name] for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
-        reconnect=tuple(b for a, b in common if (a.url, a.headers) != (b.url, b.headers)),
-        retuned=tuple(b for a, b in common if a != b and (a.url, a.headers) == (b.url, b.headers)),
+        reconnect=tuple(b for a, b in common if a.place != b.place),
+        retuned=tuple(b for a, b in common if a != b and a.place == b.place),
         needs_restart=tuple(
             name
             for name, a, b in (

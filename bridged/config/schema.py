@@ -118,6 +118,11 @@ class Backend(_Section, frozen=True):
     tags: tuple[str, ...] = ()
     drain: bool = False
 
+    @property
+    def place(self) -> tuple[str, dict[str, str]]:
+        """What a connection depends on: where this changes, it is another backend under the same name."""
+        return self.url, self.headers
+
 
 class BackendsFile(_Section, frozen=True):
     """The whole of backends.toml."""

@@ -52,9 +52,6 @@ class Decision(msgspec.Struct, frozen=True):
     """prompt_ids of prefetched attempts to take back"""
 
 
-NOTHING = Decision((), ())
-
-
 def decide(
     queue: Iterable[Waiting], prefetched: Sequence[Prefetched], snapshots: Sequence[BackendSnapshot]
 ) -> Decision:
