@@ -18,7 +18,7 @@ from bridged.errors import BadInput, BadRequest, ConfigError, FileRefused, Unkno
 from bridged.files.names import bare_name, extension_of
 from bridged.files.sniff import type_of_extension
 from bridged.files.spool import stored_from_disk
-from bridged.model import FileInput, Graph, StoredFile
+from bridged.model import Disconnect, FileInput, Graph, StoredFile
 
 TOKEN_PREFIX = "bridge_server_comfyui_"
 JSON_TYPES: dict[type, str] = {str: "str", bool: "bool", int: "int", float: "float"}
@@ -43,6 +43,14 @@ class Input(msgspec.Struct, frozen=True):
         return "/" in self.type
 
 
+class Options(msgspec.Struct, frozen=True):
+    """What an alias says of its jobs in place of the settings for all; None: it says nothing."""
+
+    on_disconnect: Disconnect | None = None
+    max_runtime: float | None = None
+    no_progress_timeout: float | None = None
+
+
 class Workflow(msgspec.Struct, frozen=True):
     """One alias. `files` are the defaults that are sent along: (node, input) -> a file of `workflows/input/`."""
 
@@ -54,6 +62,7 @@ class Workflow(msgspec.Struct, frozen=True):
     inputs: dict[str, Input]
     files: dict[tuple[str, str], StoredFile]
     requires: frozenset[str]
+    options: Options = Options()
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -63,6 +72,7 @@ class Source(msgspec.Struct, frozen=True):
     fn: str
     description: str = ""
     thumbnail: str | None = None
+    options: Options = Options()
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -150,6 +160,7 @@ def read_workflow(folder: Path, source: Source, allowed: Mapping[str, Sequence[s
         inputs=inputs,
         files=files,
         requires=frozenset(content["class_type"] for content in graph.values()),
+        options=source.options,
     )
 
 

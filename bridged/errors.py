@@ -63,6 +63,20 @@ class TooLarge(BridgedError):
     status = 413
 
 
+class KeyReused(BadRequest):
+    """An Idempotency-Key came again, with another submission than the first time."""
+
+    code = "idempotency_key_reused"
+    status = 422
+
+
+class UnknownJob(BadRequest):
+    """No job of that id is known (any more)."""
+
+    code = "unknown_job"
+    status = 404
+
+
 class Stopping(BridgedError):
     """The service is stopping and takes no new work."""
 
@@ -92,13 +106,22 @@ class StorageFailed(BridgedError):
 
 
 class AttemptFailed(BridgedError):
-    """One attempt of a job ended badly on its backend; carries who is at fault (a `model.Fault`)."""
+    """One attempt of a job ended badly on its backend; carries who is at fault (a `model.Fault`).
+
+    `lost`: nobody knows whether it ran to its end; `down`: the backend went away with it; `signature`: see
+    `model.Failure`.
+    """
 
     code = "attempt_failed"
 
-    def __init__(self, message: str, fault: str) -> None:
+    def __init__(
+        self, message: str, fault: str, *, lost: bool = False, down: bool = False, signature: str = ""
+    ) -> None:
         super().__init__(message)
         self.fault = fault
+        self.lost = lost
+        self.down = down
+        self.signature = signature
 
 
 class BackendUnavailable(BridgedError):

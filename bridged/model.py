@@ -1,16 +1,17 @@
 """What the rooms talk about: jobs, attempts, outputs, snapshots and events. Frozen values, no I/O.
 
-Times called `*_at` are seconds of the caller's clock: wall time (`time.time`) where a person or a file sees them,
-the monotonic run clock inside the dispatcher and placement. Percentages are 0.0 to 100.0.
+Times called `*_at` are seconds of the service's own clock (`store.clock`): near the wall clock, but never going back
+and untouched by its jumps. Percentages are 0.0 to 100.0.
 """
 
 from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 Graph = dict[str, dict[str, Any]]
 """A prompt graph in ComfyUI's API format: node id -> {class_type, inputs, _meta}."""
@@ -24,13 +25,33 @@ class JobState(enum.StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    """nobody asked for it within its client's lease"""
+    LOST = "lost"
+    """its last run is out of reach, and so is how that ended"""
 
     @property
     def terminal(self) -> bool:
         return self in TERMINAL
 
 
-TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
+TERMINAL = frozenset(
+    {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED, JobState.LOST}
+)
+
+
+class AttemptState(enum.StrEnum):
+    PLACED = "placed"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    WITHDRAWN = "withdrawn"
+    LOST = "lost"
+    """nobody can say whether it ran to its end"""
+
+    @property
+    def terminal(self) -> bool:
+        return self not in (AttemptState.PLACED, AttemptState.RUNNING)
 
 
 class Fault(enum.StrEnum):
@@ -61,8 +82,22 @@ class FileInput(msgspec.Struct, frozen=True):
     file: StoredFile
 
 
+class Grace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`grace` (s): how long a client that went away may take to come back before its jobs are revoked."""
+
+    grace: Annotated[float, Meta(gt=0, le=86400)]
+
+
+Disconnect = Literal["cancel", "detach"] | Grace
+"""What becomes of a client's jobs when its connection ends: revoked at once, run on, or revoked after a while."""
+
+
 class Job(msgspec.Struct, frozen=True):
-    """One submission. `graph` is a snapshot: later edits of the alias do not touch it."""
+    """One submission. `graph` and all options are a snapshot: later edits of the alias do not touch them.
+
+    `idempotency_key`, where the client gave one, goes with the `digest` of what was submitted under it. `max_runtime`
+    and `no_progress_timeout` (s, 0: none) bound one run. `webhook` is the URL to tell of its end, or "".
+    """
 
     id: str
     client_id: str
@@ -71,6 +106,12 @@ class Job(msgspec.Struct, frozen=True):
     files: tuple[FileInput, ...]
     requires: frozenset[str]
     created_at: float
+    disconnect: Disconnect = "cancel"
+    max_runtime: float = 0.0
+    no_progress_timeout: float = 0.0
+    idempotency_key: str = ""
+    digest: str = ""
+    webhook: str = ""
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -82,6 +123,16 @@ class Attempt(msgspec.Struct, frozen=True):
     number: int
 
 
+class AttemptLog(msgspec.Struct, frozen=True):
+    """How an attempt went: what a client, an operator or a recovery may know of it."""
+
+    attempt: Attempt
+    state: AttemptState
+    placed_at: float
+    ended_at: float | None = None
+    reason: str = ""
+
+
 class Output(msgspec.Struct, frozen=True):
     """One result file in the spool; `name` is what clients see, unique within its job."""
 
@@ -89,11 +140,29 @@ class Output(msgspec.Struct, frozen=True):
     file: StoredFile
 
 
+OUT_OF_MEMORY = "out of memory"
+"""the `signature` of a failure for want of memory"""
+
+
 class Failure(msgspec.Struct, frozen=True):
-    """Why a job did not succeed. `message` is for people and names backends, never addresses."""
+    """Why a job did not succeed. `message` is for people and names backends, never addresses.
+
+    `signature` tells a node's exception from others ("" where it is none): the same one on two PCs is the workflow's.
+    """
 
     fault: Fault
     message: str
+    signature: str = ""
+
+
+class Upload(msgspec.Struct, frozen=True):
+    """A client's file, waiting to be used in its submissions under `token`."""
+
+    token: str
+    client_id: str
+    name: str
+    file: StoredFile
+    expires_at: float
 
 
 class BackendSnapshot(msgspec.Struct, frozen=True):

@@ -59,6 +59,8 @@ class Follow:
         self.left_queue = False
         self.gap = False
         """events may have been missed: outputs come from the history"""
+        self.adopted = False
+        """an earlier run of the service began it"""
         self.withdrawing = False
         """it is being taken back: if it is nowhere any more, that is why"""
         self.ended = trio.Event()

@@ -28,6 +28,7 @@ from bridged.errors import BackendUnavailable
 from bridged.files.spool import Spool
 from bridged.model import Attempt, Job
 from bridged.nodedefs.parse import parse_classes
+from bridged.store.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Shared(msgspec.Struct, frozen=True):
 
     dispatcher: Dispatcher
     spool: Spool
+    ledger: Ledger
     ssl_context: ssl.SSLContext
     client_id: str
     settings: Callable[[], Settings]
@@ -59,7 +61,13 @@ class BackendActor:
         self._follows: dict[str, Follow] = {}
         self._control = Control(self._client, self.name)
         self._runner = Runner(
-            self.name, self._client, self._control, shared.dispatcher, shared.spool, shared.settings
+            self.name,
+            self._client,
+            self._control,
+            shared.dispatcher,
+            shared.spool,
+            shared.ledger,
+            shared.settings,
         )
         self._nursery: trio.Nursery | None = None
         self._socket: EventSocket | None = None
@@ -78,12 +86,23 @@ class BackendActor:
     # -- what Effects call -------------------------------------------------------------------------------------------
 
     def start(self, job: Job, attempt: Attempt) -> None:
+        self._follow(job, attempt)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._run_attempt, self._follows[attempt.prompt_id])
+
+    def adopt(self, job: Job, attempt: Attempt, *, wanted: bool) -> None:
+        """Before `run`: an earlier run of the service began this attempt; not `wanted`: it only must not go on."""
+        follow = self._follow(job, attempt)
+        follow.adopted = follow.posted = follow.gap = True
+        if not wanted:
+            follow.desired = Desired.CANCEL
+
+    def _follow(self, job: Job, attempt: Attempt) -> Follow:
         before = next(reversed(self._follows.values()), None)
         follow = Follow(job, attempt, trio.current_time(), before)
         follow.on_end = partial(self._dispatcher.on_collecting, attempt.prompt_id)
         self._follows[attempt.prompt_id] = follow
-        if self._nursery is not None:
-            self._nursery.start_soon(self._run_attempt, follow)
+        return follow
 
     def cancel(self, prompt_id: str) -> None:
         follow = self._follows[prompt_id]
@@ -341,12 +360,13 @@ class BackendActor:
             self._leaving.add(follow.prompt_id)
         self._count_foreign()  # before the report, which may place the next job: this one counts no more
         report()
-        if follow.outcome is not None and not isinstance(follow.outcome, Lost):
-            # Only now: until its outputs are ours, the history is what a crash could be recovered from.
-            self._control.forget_history(follow.prompt_id)
         if not self._follows:
             self._emptied.set()
             self._emptied = trio.Event()
+        if follow.outcome is not None and not isinstance(follow.outcome, Lost):
+            # Only now: until that is in the ledger, the history is what a crash could be recovered from.
+            await self._shared.ledger.committed()
+            self._control.forget_history(follow.prompt_id)
 
     async def _withdraw(self, follow: Follow) -> None:
         await follow.settled.wait()

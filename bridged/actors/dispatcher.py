@@ -7,110 +7,49 @@ reaches it comes as `on_*` calls. An effect must not call back into the dispatch
 from __future__ import annotations
 
 import logging
-import math
 import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
 
-import msgspec
+from msgspec.structs import replace
 
+from bridged.actors.books import BackendState, Effects, JobRecord, OnBackend
+from bridged.actors.verdict import Failed, judge
 from bridged.errors import NoBackendCanRun, Stopping
 from bridged.model import (
     Attempt,
+    AttemptLog,
+    AttemptState,
     BackendSnapshot,
     Failure,
     Fault,
     Job,
-    JobEvent,
     JobState,
     Output,
 )
-from bridged.placement.capability import obstacles
+from bridged.placement.capability import can_run, obstacles
 from bridged.placement.policy import Prefetched, Waiting, decide
+from bridged.store.ledger import (
+    AttemptMoved,
+    JobAdded,
+    JobFacts,
+    JobsForgotten,
+    JobStarted,
+    ProgressSeen,
+    SavedJob,
+    moved,
+)
 
 log = logging.getLogger(__name__)
 
+LEARNING = 0.2
+"""how much the newest run of a workflow counts in what it is expected to take"""
 
-class Effects(Protocol):
-    """What the dispatcher causes. All are immediate and must not fail."""
+TOO_LARGE_FOR = 3600.0
+"""seconds that an alias avoids a backend on which it ran out of memory"""
 
-    def start(self, job: Job, attempt: Attempt) -> None:
-        """Run this attempt on its backend."""
-
-    def cancel(self, attempt: Attempt) -> None:
-        """Work towards this attempt not running, until the backend confirms it (`on_cancelled`)."""
-
-    def withdraw(self, attempt: Attempt) -> None:
-        """Take it back if it has not started (`on_withdrawn`), else leave it alone (`on_withdraw_refused`)."""
-
-    def publish(self, event: JobEvent) -> None:
-        """Tell whoever follows the job."""
-
-    def count_started(self, job: Job) -> None:
-        """A job started for the first time (the generation count)."""
-
-
-class JobRecord:
-    """One job and its fate so far. Only the dispatcher changes it."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.state = JobState.QUEUED
-        self.percent = 0.0
-        self.attempt: Attempt | None = None
-        self.attempts = 0
-        self.excluded: frozenset[str] = frozenset()
-        self.failure: Failure | None = None
-        self.outputs: tuple[Output, ...] = ()
-        self.ended_at: float | None = None
-        self.was_started = False
-
-
-class _OnBackend:
-    """An attempt as its backend's slot sees it."""
-
-    def __init__(self, attempt: Attempt, record: JobRecord) -> None:
-        self.attempt = attempt
-        self.record = record
-        self.started = False
-        self.leaving = False
-        """a cancel or withdrawal is under way"""
-        self.collecting = False
-        """it has left the backend's queue; its outputs are being fetched and it fills no place any more"""
-
-
-class _BackendState:
-    def __init__(self, name: str, max_running: int, draining: bool, now: float) -> None:
-        self.name = name
-        self.max_running = max_running
-        self.draining = draining
-        self.moving = False
-        self.up = False
-        self.reason = "not connected yet"
-        self.classes: frozenset[str] | None = None
-        self.foreign = 0
-        self.attempts: dict[str, _OnBackend] = {}
-        self.idle_since = -math.inf
-        """a PC that was just added has been idle longest: the next job shows its operator that it works"""
-        self.completed = 0
-
-    def filling(self) -> list[_OnBackend]:
-        return [entry for entry in self.attempts.values() if not entry.collecting]
-
-    def snapshot(self, prefetch: int) -> BackendSnapshot:
-        return BackendSnapshot(
-            name=self.name,
-            up=self.up,
-            draining=self.draining,
-            classes=self.classes,
-            foreign=self.foreign,
-            load=len(self.filling()),
-            max_running=self.max_running,
-            capacity=self.max_running + prefetch,
-            idle_since=self.idle_since,
-            moving=self.moving,
-        )
+PERCENT_STEP = 5.0
+"""percentages are written down in steps: after a restart a client is told at most this much less than before"""
 
 
 class Dispatcher:
@@ -123,11 +62,17 @@ class Dispatcher:
         self._clock = clock
         self.max_attempts = max_attempts
         self.prefetch = prefetch
+        self._durations: dict[str, float] = {}
+        """alias -> seconds that it took lately from its start to its end"""
+        self._too_large: dict[tuple[str, str], float] = {}
+        """(backend, alias) -> when it ran out of memory there"""
         self.detached = False
+        self.suspended = False
+        """most backends went away at once: then it is our network, and no job is blamed for it"""
         self.jobs: dict[str, JobRecord] = {}
         self._queue: OrderedDict[str, JobRecord] = OrderedDict()
-        self._backends: dict[str, _BackendState] = {}
-        self._on_backend: dict[str, tuple[_BackendState, _OnBackend]] = {}
+        self._backends: dict[str, BackendState] = {}
+        self._on_backend: dict[str, tuple[BackendState, OnBackend]] = {}
 
     # -- what others may look at -------------------------------------------------------------------------------------
 
@@ -152,6 +97,26 @@ class Dispatcher:
         """How many known jobs are in each state."""
         return Counter(record.state.value for record in self.jobs.values())
 
+    def position(self, job_id: str) -> int | None:
+        """Its place in the queue, 1 for the next; None where it is not queued."""
+        return next((place for place, id_ in enumerate(self._queue, 1) if id_ == job_id), None)
+
+    def eta(self, job_id: str) -> float | None:
+        """Seconds until a queued job may have ended, by what its workflow and those before it took lately; None where
+        that is not known."""
+        record = self.jobs[job_id]
+        own = self._durations.get(record.job.alias)
+        places = sum(backend.max_running for backend in self._backends.values() if backend.up)
+        if own is None or not places:
+            return None
+        ahead = [entry.record for _, entry in self._on_backend.values() if self._is_open(entry)]
+        for each in self._queue.values():
+            if each is record:
+                break
+            ahead.append(each)
+        work = sum(self._durations.get(each.job.alias, own) for each in ahead)
+        return round(work / places + own, 1)
+
     def refuse_if_impossible(self, job: Job) -> None:
         """Raises NoBackendCanRun with the reason per backend; Stopping while the service stops."""
         if self.detached:
@@ -168,18 +133,19 @@ class Dispatcher:
         record = JobRecord(job)
         self.jobs[job.id] = record
         self._queue[job.id] = record
+        self._effects.write(JobAdded(job))
         self._publish(record)
         position = self.open_jobs()
         self._schedule()
         return position
 
-    def on_revoked(self, job_id: str, reason: str) -> bool:
+    def on_revoked(self, job_id: str, reason: str, state: JobState = JobState.CANCELLED) -> bool:
         """The job is not wanted any more. True where that changed something. Nothing is revoked while stopping."""
         record = self.jobs.get(job_id)
         if record is None or record.state.terminal or self.detached:
             return False
         self._queue.pop(job_id, None)
-        self._end(record, JobState.CANCELLED, failure=Failure(Fault.CLIENT, reason))
+        self._end(record, replace(record.facts, state=state, failure=Failure(Fault.CLIENT, reason)))
         if record.attempt is not None:
             _, entry = self._on_backend[record.attempt.prompt_id]
             entry.leaving = True
@@ -192,10 +158,51 @@ class Dispatcher:
         record = self.jobs.get(job_id)
         if record is None or not record.state.terminal:
             return None
+        self._effects.write(JobsForgotten((job_id,)))
         return self.jobs.pop(job_id)
+
+    def restore(self, saved: Iterable[SavedJob]) -> None:
+        """Takes up what an earlier run left, in the order of submission; the backends are configured already.
+
+        An attempt that had not ended is looked up on its backend: for its job, or, where the job is over, so that it
+        does not go on for nobody. One whose backend is not there any more (the embedded worker ends with the service)
+        is lost.
+        """
+        for each in saved:
+            record = self.jobs[each.job.id] = JobRecord(each.job, each.facts)
+            record.percent = record.written_percent = each.percent
+            record.log = {entry.attempt.prompt_id: entry for entry in each.attempts}
+            for entry in each.attempts:
+                if not entry.state.terminal:
+                    self._restore_attempt(record, entry)
+            if not record.state.terminal and record.attempt is None:
+                if record.state is JobState.QUEUED:
+                    self._queue[record.job.id] = record
+                else:
+                    self._requeue(record, replace(record.facts, reruns=record.facts.reruns + 1))
+        self._queue = OrderedDict((id_, self._queue[id_]) for id_ in self.jobs if id_ in self._queue)
+        self._schedule()
+
+    def _restore_attempt(self, record: JobRecord, entry: AttemptLog) -> None:
+        attempt = entry.attempt
+        backend = self._backends.get(attempt.backend)
+        if backend is None:
+            self._log_attempt(record, attempt.prompt_id, AttemptState.LOST, "it ended with the service, or its PC left")
+            return
+        wanted = not record.state.terminal and record.facts.prompt_id == attempt.prompt_id
+        place = OnBackend(attempt, record, started=entry.state is AttemptState.RUNNING)
+        place.leaving = not wanted
+        backend.attempts[attempt.prompt_id] = place
+        self._on_backend[attempt.prompt_id] = (backend, place)
+        self._effects.adopt(record.job, attempt, wanted=wanted)
+        if wanted:
+            record.attempt = attempt
 
     def detach(self) -> None:
         """The service stops: nothing more is placed or revoked; what runs stays on its PC."""
+        for record in self.jobs.values():
+            if not record.state.terminal and record.percent > record.written_percent:
+                self._effects.write(ProgressSeen(record.job.id, record.percent))
         self.detached = True
 
     # -- backends ----------------------------------------------------------------------------------------------------
@@ -204,7 +211,7 @@ class Dispatcher:
         """It was added or its options changed. `draining`: it gets nothing new; `moving`: only until it has moved."""
         backend = self._backends.get(name)
         if backend is None:
-            self._backends[name] = _BackendState(name, max_running, draining, self._clock())
+            self._backends[name] = BackendState(name, max_running, draining, self._clock())
         else:
             backend.max_running, backend.draining = max_running, draining
         self._backends[name].moving = moving
@@ -226,6 +233,7 @@ class Dispatcher:
         """It cannot be used now. Its attempts stay with it: its actor finds out what became of them."""
         backend = self._backends[name]
         backend.up, backend.reason = False, reason
+        self._fail_impossible()
         self._schedule()
 
     def on_load(self, name: str, foreign: int) -> None:
@@ -241,20 +249,24 @@ class Dispatcher:
         _, entry = self._on_backend.get(prompt_id, (None, None))
         if entry is None or entry.started:
             return
-        entry.started = True
+        entry.started, entry.started_at = True, self._clock()
         record = entry.record
+        self._log_attempt(record, prompt_id, AttemptState.RUNNING)
         if self._current(record, prompt_id):
-            record.state = JobState.RUNNING
             self._count_started(record)
-            self._publish(record)
+            self._move(record, replace(record.facts, state=JobState.RUNNING, was_started=True))
 
     def on_progress(self, prompt_id: str, percent: float) -> None:
         """`percent` of this attempt; what clients see never falls, not even over a retry."""
         self.on_started(prompt_id)
         _, entry = self._on_backend.get(prompt_id, (None, None))
         if entry is not None and self._current(entry.record, prompt_id) and percent > entry.record.percent:
-            entry.record.percent = percent
-            self._publish(entry.record)
+            record = entry.record
+            record.percent = percent
+            if percent - record.written_percent >= PERCENT_STEP:
+                record.written_percent = percent
+                self._effects.write(ProgressSeen(record.job.id, percent))
+            self._publish(record)
 
     def on_collecting(self, prompt_id: str) -> None:
         """The prompt has left its backend's queue: the place is free while the outputs are fetched."""
@@ -272,30 +284,67 @@ class Dispatcher:
             entry.record.percent = 100.0
             if backend := self._backends.get(entry.attempt.backend):
                 backend.completed += 1
-            self._end(entry.record, JobState.SUCCEEDED, outputs=outputs)
+            self._log_attempt(entry.record, prompt_id, AttemptState.SUCCEEDED)
+            self._learn(entry)
+            self._count_started(entry.record)
+            facts = replace(entry.record.facts, outputs=outputs, failure=None, was_started=True)
+            self._end(entry.record, replace(facts, state=JobState.SUCCEEDED))
+        elif entry is not None:
+            self._log_attempt(entry.record, prompt_id, AttemptState.CANCELLED, "its job was over already")
         self._schedule()
         return wanted
 
-    def on_failed(self, prompt_id: str, failure: Failure) -> None:
-        """It failed. Host and network faults are tried again elsewhere, the others end the job."""
+    def _learn(self, entry: OnBackend) -> None:
+        if entry.started_at is not None:
+            alias, took = entry.record.job.alias, self._clock() - entry.started_at
+            before = self._durations.get(alias, took)
+            self._durations[alias] = before + LEARNING * (took - before)
+
+    def on_failed(self, prompt_id: str, failure: Failure, *, lost: bool = False, down: bool = False) -> None:
+        """It failed; `verdict.judge` says what that means for its job. `lost`: nobody knows whether it ran to its end;
+        `down`: its backend went away with it."""
         entry = self._release(prompt_id)
-        if entry is not None and self._current(entry.record, prompt_id):
-            self._retry_or_fail(entry.record, entry.attempt, failure)
+        if entry is not None:
+            record, backend = entry.record, entry.attempt.backend
+            state = AttemptState.LOST if lost else AttemptState.FAILED
+            self._log_attempt(record, prompt_id, state, failure.message)
+            if self._current(record, prompt_id):
+                failed = Failed(backend, failure, started=entry.started, lost=lost, down=down and not self.suspended)
+                facts = judge(record.job, record.facts, failed, self.snapshots(), max_attempts=self.max_attempts)
+                if facts.state.terminal:
+                    self._end(record, facts)
+                else:
+                    log.warning("job %s failed on %s: %s; it is tried again", record.job.id, backend, failure.message)
+                    self._requeue(record, facts)
         self._schedule()
+
+    def on_out_of_memory(self, backend: str, alias: str) -> None:
+        """That workflow was too large for that backend: for a while it goes there only where nobody else has it."""
+        self._too_large[backend, alias] = self._clock()
+
+    def _avoided(self, alias: str) -> frozenset[str]:
+        if not self._too_large:
+            return frozenset()
+        since = self._clock() - TOO_LARGE_FOR
+        self._too_large = {key: at for key, at in self._too_large.items() if at > since}
+        return frozenset(backend for backend, large in self._too_large if large == alias)
 
     def on_cancelled(self, prompt_id: str) -> None:
         """The backend confirmed that it does not run (any more)."""
-        entry = self._release(prompt_id)
-        if entry is not None and self._current(entry.record, prompt_id):
-            self._requeue(entry.record)  # nobody asked for that: it was withdrawn and cancelled at once
-        self._schedule()
+        self._take_back(prompt_id, AttemptState.CANCELLED)
 
     def on_withdrawn(self, prompt_id: str) -> None:
         """A prefetched attempt was taken back before it started: the job goes to the head of the queue."""
+        self._take_back(prompt_id, AttemptState.WITHDRAWN)
+
+    def _take_back(self, prompt_id: str, state: AttemptState) -> None:
         entry = self._release(prompt_id)
-        if entry is not None and self._current(entry.record, prompt_id):
-            entry.record.attempts -= 1
-            self._requeue(entry.record)
+        if entry is not None:
+            record = entry.record
+            self._log_attempt(record, prompt_id, state)
+            if self._current(record, prompt_id):
+                withdrawn = state is AttemptState.WITHDRAWN
+                self._requeue(record, replace(record.facts, attempts=record.attempts - withdrawn))
         self._schedule()
 
     def on_withdraw_refused(self, prompt_id: str) -> None:
@@ -312,7 +361,9 @@ class Dispatcher:
         prefetched = list(self._prefetched())
         if not self._queue and not prefetched:
             return
-        waiting = (Waiting(r.job.id, r.job.requires, r.excluded) for r in self._queue.values())
+        waiting = (
+            Waiting(r.job.id, r.job.requires, r.excluded, self._avoided(r.job.alias)) for r in self._queue.values()
+        )
         decision = decide(waiting, prefetched, self.snapshots())
         for placement in decision.placements:
             self._place(self._queue.pop(placement.job_id), self._backends[placement.backend])
@@ -321,14 +372,18 @@ class Dispatcher:
             entry.leaving = True
             self._effects.withdraw(entry.attempt)
 
-    def _place(self, record: JobRecord, backend: _BackendState) -> None:
-        record.attempts += 1
-        attempt = Attempt(str(uuid.uuid4()), record.job.id, backend.name, record.attempts)
-        entry = _OnBackend(attempt, record)
-        record.attempt, record.state = attempt, JobState.PLACED
+    def _place(self, record: JobRecord, backend: BackendState) -> None:
+        attempt = Attempt(str(uuid.uuid4()), record.job.id, backend.name, len(record.log) + 1)
+        entry = OnBackend(attempt, record)
+        record.attempt = attempt
         backend.attempts[attempt.prompt_id] = entry
         self._on_backend[attempt.prompt_id] = (backend, entry)
-        self._publish(record)
+        record.log[attempt.prompt_id] = AttemptLog(attempt, AttemptState.PLACED, self._clock())
+        self._effects.write(AttemptMoved(record.log[attempt.prompt_id]))
+        placed = replace(
+            record.facts, state=JobState.PLACED, prompt_id=attempt.prompt_id, attempts=record.attempts + 1
+        )
+        self._move(record, placed)
         self._effects.start(record.job, attempt)
 
     def _prefetched(self) -> Iterator[Prefetched]:
@@ -344,13 +399,13 @@ class Dispatcher:
                         entry.attempt.prompt_id, backend.name, record.job.requires, record.excluded, entry.leaving
                     )
 
-    def _withdraw_prefetched(self, backend: _BackendState, draining: bool) -> None:
+    def _withdraw_prefetched(self, backend: BackendState, draining: bool) -> None:
         for entry in backend.filling() if draining and not self.detached else ():
             if not entry.started and not entry.leaving:
                 entry.leaving = True
                 self._effects.withdraw(entry.attempt)
 
-    def _release(self, prompt_id: str) -> _OnBackend | None:
+    def _release(self, prompt_id: str) -> OnBackend | None:
         backend, entry = self._on_backend.pop(prompt_id, (None, None))
         if backend is None or entry is None:
             return None
@@ -358,83 +413,63 @@ class Dispatcher:
         self._touch_idle(backend)
         return entry
 
-    def _touch_idle(self, backend: _BackendState) -> None:
+    def _touch_idle(self, backend: BackendState) -> None:
         if not backend.filling():
             backend.idle_since = self._clock()
 
-    def _retry_or_fail(self, record: JobRecord, attempt: Attempt, failure: Failure) -> None:
-        where = f"on {attempt.backend}: {failure.message}"
-        retriable = failure.fault in (Fault.HOST, Fault.NETWORK) and not self.detached
-        if not retriable or record.attempts >= self.max_attempts:
-            self._end(record, JobState.FAILED, failure=Failure(failure.fault, where))
-            return
-        if failure.fault is Fault.HOST:
-            record.excluded |= {attempt.backend}  # never twice on a host that was at fault; a network may be back
-        others = [s for s in self.snapshots() if s.name not in record.excluded]
-        if obstacles(record.job.requires, others) is not None:
-            self._end(record, JobState.FAILED, failure=Failure(failure.fault, f"{where}; no other backend can run it"))
-            return
-        log.warning("job %s failed %s; it is tried elsewhere", record.job.id, where)
-        record.failure = Failure(failure.fault, where)
-        self._requeue(record)
-
-    def _requeue(self, record: JobRecord) -> None:
-        record.state, record.attempt = JobState.QUEUED, None
+    def _requeue(self, record: JobRecord, facts: JobFacts) -> None:
+        record.attempt = None
         self._queue[record.job.id] = record
         self._queue.move_to_end(record.job.id, last=False)
-        self._publish(record)
+        self._move(record, replace(facts, state=JobState.QUEUED, prompt_id=None))
 
     def _fail_impossible(self) -> None:
         """Ends queued jobs that what is now known of the pool rules out: they would wait for ever."""
+        snapshots = self.snapshots()
         for record in list(self._queue.values()):
             # A drain is an operator's passing wish: what waits already may wait for its end.
-            others: Iterable[BackendSnapshot] = (
-                msgspec.structs.replace(s, draining=False) for s in self.snapshots() if s.name not in record.excluded
-            )
+            others = [replace(s, draining=False) for s in snapshots if s.name not in record.excluded]
             reasons = obstacles(record.job.requires, others)
+            unconfirmed = record.failure is not None and record.failure.fault is Fault.WORKFLOW
+            if unconfirmed and not any(s.up and can_run(record.job.requires, s) for s in others):
+                reasons = {}  # a node's exception that nobody is there to confirm
             # With no backend at all it waits for the next; one that failed on all there are has waited enough.
             if reasons or (reasons is not None and record.failure is not None):
                 del self._queue[record.job.id]
                 each = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
                 message = f"no backend can run {record.job.alias!r} any more: {each}"
-                self._end(record, JobState.FAILED, failure=record.failure or Failure(Fault.POLICY, message))
+                failure = record.failure or Failure(Fault.POLICY, message)
+                self._end(record, replace(record.facts, state=JobState.FAILED, failure=failure))
 
-    def _end(
-        self,
-        record: JobRecord,
-        state: JobState,
-        *,
-        failure: Failure | None = None,
-        outputs: tuple[Output, ...] = (),
-    ) -> None:
-        if state is JobState.SUCCEEDED:
-            self._count_started(record)
-        record.state, record.failure, record.outputs = state, failure, outputs
-        record.ended_at = self._clock()
+    def _end(self, record: JobRecord, facts: JobFacts) -> None:
+        self._move(record, replace(facts, ended_at=self._clock()))
         # It is kept for its result's time, without what it was made of.
-        record.job = msgspec.structs.replace(record.job, graph={}, files=())
+        record.job = replace(record.job, graph={}, files=())
+
+    def _move(self, record: JobRecord, facts: JobFacts) -> None:
+        """The one place where a job's facts change."""
+        change = moved(record.job.id, record.facts, facts)
+        record.facts = facts
+        self._effects.write(change)
         self._publish(record)
 
+    def _log_attempt(self, record: JobRecord, prompt_id: str, state: AttemptState, reason: str = "") -> None:
+        entry = replace(record.log[prompt_id], state=state, reason=reason)
+        if state.terminal:
+            entry = replace(entry, ended_at=self._clock())
+        record.log[prompt_id] = entry
+        self._effects.write(AttemptMoved(entry))
+
     def _count_started(self, record: JobRecord) -> None:
-        if not record.was_started:
-            record.was_started = True
-            self._effects.count_started(record.job)
+        if not record.facts.was_started:
+            self._effects.write(JobStarted(record.job.id))
 
     def _current(self, record: JobRecord, prompt_id: str) -> bool:
         """Whether that prompt is what the job is waiting for: a late report of another attempt changes nothing."""
         return not record.state.terminal and record.attempt is not None and record.attempt.prompt_id == prompt_id
 
-    def _is_open(self, entry: _OnBackend) -> bool:
+    def _is_open(self, entry: OnBackend) -> bool:
         return self._current(entry.record, entry.attempt.prompt_id)
 
     def _publish(self, record: JobRecord) -> None:
-        self._effects.publish(
-            JobEvent(
-                job_id=record.job.id,
-                client_id=record.job.client_id,
-                state=record.state,
-                percent=record.percent,
-                failure=record.failure,
-                outputs=record.outputs,
-            )
-        )
+        self._effects.publish(record.event())

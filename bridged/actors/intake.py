@@ -1,8 +1,8 @@
-"""Taking a submission: from an alias and values to a queued job."""
+"""Taking a submission: from an alias and values to a queued job, safe in the ledger."""
 
 from __future__ import annotations
 
-import time
+import hashlib
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,8 +13,9 @@ from bridged import catalogue
 from bridged.actors.dispatcher import Dispatcher
 from bridged.actors.session import Clients
 from bridged.config.schema import Settings
-from bridged.errors import QueueFull
+from bridged.errors import BridgedError, KeyReused, QueueFull
 from bridged.model import Job
+from bridged.store.ledger import Ledger
 
 
 class Submitted(msgspec.Struct, frozen=True):
@@ -31,30 +32,94 @@ class Intake:
         self,
         dispatcher: Dispatcher,
         clients: Clients,
+        ledger: Ledger,
         current: Callable[[], tuple[catalogue.Catalogue, Settings]],
     ) -> None:
         self._dispatcher = dispatcher
         self._clients = clients
+        self._ledger = ledger
         self._current = current
+        self._keys: dict[tuple[str, str], str] = {}
+        """(client_id, idempotency key) -> job_id"""
 
-    def submit(self, client_id: str, alias: str, values: Mapping[str, Any]) -> Submitted:
-        """Checks and queues a job; the graph is a snapshot of the alias as it is now.
+    def restore(self) -> None:
+        """Takes up the keys of the jobs that the dispatcher knows."""
+        for job in (record.job for record in self._dispatcher.jobs.values()):
+            if job.idempotency_key:
+                self._keys[job.client_id, job.idempotency_key] = job.id
 
-        Raises UnknownAlias, BadInput, NoBackendCanRun, QueueFull, Stopping; then there is no job.
+    async def submit(
+        self, client_id: str, alias: str, values: Mapping[str, Any], *, key: str = "", webhook: str = ""
+    ) -> Submitted:
+        """Checks and queues a job, and returns once it is safe; the graph is a snapshot of the alias as it is now.
+
+        With a `key` that this client used before, it is that job again. Raises KeyReused (for something else),
+        UnknownAlias, BadInput, NoBackendCanRun, QueueFull, OutOfSpace, StorageFailed, Stopping; then there is no job.
         """
+        digest = _digest(alias, values, webhook) if key else ""
+        known = self._known(client_id, key, digest)
+        if known is not None:
+            await self._ledger.durable()
+            return Submitted(known, self._dispatcher.open_jobs())
+        self._ledger.refuse_if_full()
+        job = self._job(client_id, alias, values, key, digest, webhook)
+        self._dispatcher.refuse_if_impossible(job)
+        max_queued = self._current()[1].jobs.max_queued
+        if self._dispatcher.queued() >= max_queued:
+            raise QueueFull(f"{max_queued} jobs are waiting already; try again later")
+        position = self._dispatcher.on_submitted(job)
+        if key:
+            self._remember(job)
+        try:
+            await self._ledger.durable()
+        except BridgedError:
+            self._keys.pop((client_id, key), None)
+            self._dispatcher.on_revoked(job.id, "it could not be stored")
+            raise
+        return Submitted(job.id, position)
+
+    def _job(
+        self, client_id: str, alias: str, values: Mapping[str, Any], key: str, digest: str, webhook: str
+    ) -> Job:
         workflows, settings = self._current()
         workflow = workflows.get(alias)
         graph, files = catalogue.apply(workflow, values, lambda token: self._clients.resolve(client_id, token))
-        job = Job(
+        jobs, options = settings.jobs, workflow.options
+        return Job(
             id=str(uuid.uuid4()),
             client_id=client_id,
             alias=alias,
             graph=graph,
             files=files,
             requires=workflow.requires,
-            created_at=time.time(),
+            created_at=self._ledger.now(),
+            disconnect=jobs.on_disconnect if options.on_disconnect is None else options.on_disconnect,
+            max_runtime=jobs.max_runtime if options.max_runtime is None else options.max_runtime,
+            no_progress_timeout=(
+                jobs.no_progress_timeout if options.no_progress_timeout is None else options.no_progress_timeout
+            ),
+            idempotency_key=key,
+            digest=digest,
+            webhook=webhook,
         )
-        self._dispatcher.refuse_if_impossible(job)
-        if self._dispatcher.queued() >= settings.jobs.max_queued:
-            raise QueueFull(f"{settings.jobs.max_queued} jobs are waiting already; try again later")
-        return Submitted(job.id, self._dispatcher.on_submitted(job))
+
+    def _known(self, client_id: str, key: str, digest: str) -> str | None:
+        """The job that was submitted under this key. Raises KeyReused."""
+        job_id = self._keys.get((client_id, key)) if key else None
+        record = self._dispatcher.jobs.get(job_id or "")
+        if record is None:
+            return None
+        if record.job.digest != digest:
+            raise KeyReused(f"the Idempotency-Key {key!r} was used for another submission: job {record.job.id}")
+        return record.job.id
+
+    def _remember(self, job: Job) -> None:
+        if len(self._keys) > 2 * len(self._dispatcher.jobs) + 1000:
+            self._keys = {each: job_id for each, job_id in self._keys.items() if job_id in self._dispatcher.jobs}
+        self._keys[job.client_id, job.idempotency_key] = job.id
+
+
+def _digest(alias: str, values: Mapping[str, Any], webhook: str) -> str:
+    """The same for the same submission, however its JSON was written."""
+    whole = msgspec.json.encode([alias, dict(values), webhook], order="deterministic")
+    return hashlib.sha256(whole).hexdigest()

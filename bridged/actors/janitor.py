@@ -1,4 +1,4 @@
-"""Removes what is over: uploads and results past their time, clients that are gone."""
+"""Removes what is over: uploads and results past their time, jobs nobody comes back for, clients that are gone."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from bridged.actors.session import Clients
 from bridged.config.schema import Settings
 from bridged.files.spool import Spool
 
-ROUND = 5.0
-"""seconds between rounds: how late something may be removed"""
+ROUND = 1.0
+"""seconds between rounds: how late something may be removed or revoked"""
 
 
 async def run(clients: Clients, spool: Spool, settings: Callable[[], Settings]) -> None:
     """Until cancelled."""
     while True:
         await trio.sleep(ROUND)
-        await spool.discard(*clients.expire(settings().jobs.result_ttl))
+        clients.lapse()
+        now = settings()
+        await spool.discard(*clients.expire(now.jobs.result_ttl, now.files.results_max_total * 1e6))

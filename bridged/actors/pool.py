@@ -14,6 +14,7 @@ import trio
 from bridged.actors.backend import BackendActor, Shared
 from bridged.config.schema import Backend
 from bridged.errors import BackendUnavailable
+from bridged.model import Attempt, Failure, Fault, Job
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ class _Child:
         """what is to run under this name: None once it was removed"""
         self.changed = trio.Event()
         self.actor: BackendActor | None = None
+        self.adopted: dict[str, tuple[Job, Attempt, bool]] = {}
+        """prompt_id -> what an earlier run of the service began here, until its actor takes it up"""
         self.crashed = False
         self.ending = False
         """its actor is being stopped: nothing may be placed on it any more, whatever is wanted next"""
@@ -55,6 +58,10 @@ class Pool:
         if actor is None:
             raise KeyError(name)
         return actor
+
+    def adopt(self, job: Job, attempt: Attempt, *, wanted: bool) -> None:
+        """Before `run`: that attempt is to be looked up on its backend, which is one of the pool."""
+        self._children[attempt.backend].adopted[attempt.prompt_id] = (job, attempt, wanted)
 
     def is_crashed(self, name: str) -> bool:
         """Whether its actor crashed and now cools down."""
@@ -125,9 +132,16 @@ class Pool:
             except Exception:
                 log.exception("backend %s: its configuration cannot be used", name)
                 self._dispatcher.on_backend_down(name, "its configuration cannot be used")
+                for prompt_id in list(child.adopted):
+                    failure = Failure(Fault.NETWORK, "its configuration cannot be used")
+                    self._dispatcher.on_failed(prompt_id, failure, lost=True)
+                child.adopted = {}
                 await child.changed.wait()
                 continue
             self._configure(child.config)
+            for job, attempt, wanted in child.adopted.values():
+                actor.adopt(job, attempt, wanted=wanted)
+            child.adopted = {}
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._run_again_after_crashes, name, child, actor)

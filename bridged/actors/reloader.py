@@ -46,7 +46,14 @@ def load_all(folder: Path, environ: Mapping[str, str] | None = None, previous: L
     """Reads everything. Blocking. Raises ConfigError: bridged.toml or backends.toml is bad and there is no previous."""
     config, problems = load(folder, environ, previous.config if previous else None)
     sources = [
-        catalogue.Source(entry.alias, entry.fn, entry.description, entry.thumbnail) for entry in config.aliases
+        catalogue.Source(
+            entry.alias,
+            entry.fn,
+            entry.description,
+            entry.thumbnail,
+            catalogue.Options(entry.on_disconnect, entry.max_runtime, entry.no_progress_timeout),
+        )
+        for entry in config.aliases
     ]
     workflows, more = catalogue.load(
         config.workflows_dir,

@@ -14,17 +14,22 @@ from bridged.actors.collect import collect
 from bridged.actors.control import Control
 from bridged.actors.dispatcher import Dispatcher
 from bridged.comfy import protocol
+from bridged.comfy.blame import blame
 from bridged.comfy.client import ComfyClient
 from bridged.config.schema import Settings
-from bridged.errors import AttemptFailed, BackendUnavailable, BridgedError
+from bridged.errors import AttemptFailed, BackendUnavailable, BridgedError, OutOfSpace
 from bridged.files.multipart import Encoded, Part
 from bridged.files.spool import Spool
-from bridged.model import Failure, Fault, FileInput, Graph, Job, Output
+from bridged.model import OUT_OF_MEMORY, Failure, Fault, FileInput, Graph, Job, Output
+from bridged.store.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
 SUBFOLDER = "bridged"
 """where our uploads go in a backend's input folder: its owner can see whose they are, and remove them"""
+
+FULL_PAUSE = 5.0
+"""seconds between tries to fetch outputs onto a full disk"""
 
 
 def _nothing() -> None:
@@ -41,6 +46,7 @@ class Runner:
         control: Control,
         dispatcher: Dispatcher,
         spool: Spool,
+        ledger: Ledger,
         settings: Callable[[], Settings],
     ) -> None:
         self._name = name
@@ -48,6 +54,7 @@ class Runner:
         self._control = control
         self._dispatcher = dispatcher
         self._spool = spool
+        self._ledger = ledger
         self._settings = settings
         self._uploaded: dict[str, str] = {}
         """sha256 -> what the file is called on the backend"""
@@ -60,10 +67,12 @@ class Runner:
         Returns the report to make to the dispatcher (how it ended, and whose fault it was where it failed), and
         whether the way to the backend is still to be trusted.
         """
+        lost = down = False
         try:
             return await self._attempt(follow), True
         except AttemptFailed as error:
-            failure = Failure(Fault(error.fault), str(error))
+            failure = Failure(Fault(error.fault), str(error), error.signature)
+            lost, down = error.lost, error.down
         except BackendUnavailable as error:
             failure = Failure(Fault.NETWORK, str(error))
         except BridgedError as error:
@@ -72,7 +81,9 @@ class Runner:
             # Whatever it is, it is one attempt's: crashing the actor would run into it again with each restart.
             log.exception("backend %s: an attempt failed in a way nobody foresaw", self._name)
             failure = Failure(Fault.HOST, "an internal error; the service's log says more")
-        report = partial(self._dispatcher.on_failed, follow.prompt_id, failure)
+        if failure.signature == OUT_OF_MEMORY:
+            await self._free_memory(follow.job)
+        report = partial(self._dispatcher.on_failed, follow.prompt_id, failure, lost=lost, down=down)
         return report, failure.fault is not Fault.NETWORK
 
     async def _attempt(self, follow: Follow) -> Callable[[], object]:
@@ -106,14 +117,28 @@ class Runner:
             return partial(self._dispatcher.on_cancelled, follow.prompt_id)
         match follow.outcome:
             case protocol.Errored() as error:
-                where = f"node {error.node_id} ({error.node_type}): {error.exception_type}: " if error.node_id else ""
-                raise AttemptFailed(f"{where}{error.exception_message.strip()}", Fault.WORKFLOW)
+                failure = blame(error.node_id, error.node_type, error.exception_type, error.exception_message)
+                raise AttemptFailed(failure.message, failure.fault, signature=failure.signature)
             case Lost.WITHDRAWN:
                 return partial(self._dispatcher.on_withdrawn, follow.prompt_id)
+            case Lost.GONE if follow.adopted:
+                # The service was away: whatever happened to it then, the PC need not be at fault.
+                raise AttemptFailed(Lost.GONE.value, Fault.NETWORK, lost=True)
+            case Lost.GONE:
+                raise AttemptFailed(Lost.GONE.value, Fault.HOST, lost=True, down=True)
+            case Lost.UNREACHABLE:
+                raise AttemptFailed(Lost.UNREACHABLE.value, Fault.NETWORK, lost=True, down=True)
             case Lost() as lost:
-                raise AttemptFailed(lost.value, Fault.HOST if lost is Lost.GONE else Fault.NETWORK)
+                raise AttemptFailed(lost.value, Fault.NETWORK)
             case _:
                 raise AttemptFailed("it was interrupted on the PC", Fault.HOST)
+
+    async def _free_memory(self, job: Job) -> None:
+        self._dispatcher.on_out_of_memory(self._name, job.alias)
+        try:
+            await self._client.free()
+        except BackendUnavailable as error:
+            log.info("backend %s: its memory is not freed: %s", self._name, error)
 
     def has_all_outputs(self, follow: Follow) -> bool:
         """Whether `executed` was heard of every output node of the graph."""
@@ -142,8 +167,15 @@ class Runner:
         return outputs
 
     async def _collected(self, follow: Follow, outputs: tuple[Output, ...] | None) -> Callable[[], object]:
-        if outputs is None:
-            outputs = await self._collect(follow)
+        while outputs is None and follow.desired is Desired.RUN:
+            try:
+                outputs = await self._collect(follow)
+            except OutOfSpace as error:
+                # The PC still has them: a full disk of ours costs the job time, not its result.
+                log.error("backend %s: the outputs of a job wait on it: %s", self._name, error)
+                with trio.CancelScope() as follow.interruptible:
+                    await trio.sleep(FULL_PAUSE)
+                follow.interruptible = None
         if outputs is None:
             return partial(self._dispatcher.on_cancelled, follow.prompt_id)
         if not self._dispatcher.on_finished(follow.prompt_id, outputs):
@@ -163,6 +195,7 @@ class Runner:
 
     async def _post(self, follow: Follow, graph: Graph) -> None:
         """POST /prompt, and where its answer stays away, finds out whether it was accepted."""
+        await self._ledger.committed()  # after a crash it is looked up under the id it is about to get
         follow.posted = True
         answer = protocol.PromptAnswer()
         try:
@@ -198,7 +231,7 @@ class Runner:
                 misses += 1
                 if misses >= 2:  # the first look may have come before a request that was still under way
                     self._control.give_up(follow.prompt_id)
-                    follow.end(Lost.REFUSED)
+                    follow.end(Lost.GONE if follow.adopted else Lost.REFUSED)
                     return
             except BackendUnavailable as error:
                 log.info("backend %s: %s", self._name, error)

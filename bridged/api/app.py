@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -27,13 +27,15 @@ log = logging.getLogger(__name__)
 
 
 class Services(msgspec.Struct, frozen=True):
-    """What handlers may use. `status` gives the facts of `GET /status`."""
+    """What handlers may use. `durable` returns once everything so far is safe in the ledger; `status` gives
+    the facts of `GET /status`."""
 
     dispatcher: Dispatcher
     clients: Clients
     intake: Intake
     pool: Pool
     spool: Spool
+    durable: Callable[[], Awaitable[None]]
     settings: Callable[[], Settings]
     catalogue: Callable[[], Catalogue]
     generation_count: Callable[[], int]
@@ -44,8 +46,8 @@ def json_response(value: Any, status: int = 200) -> Response:
     return _response(json_answer(value, status))
 
 
-def error_response(error: BridgedError) -> Response:
-    return _response(error_answer(error))
+def error_response(error: BridgedError, *, proper: bool = False) -> Response:
+    return _response(error_answer(error, proper=proper))
 
 
 def _response(answer: Answer) -> Response:
@@ -61,7 +63,7 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
 
 def create_app(services: Services) -> QuartTrio:
     """The application with all dialects registered."""
-    from bridged.api import admin, bridge  # each registers its routes; none knows another
+    from bridged.api import admin, bridge, jobs  # each registers its routes; none knows another
 
     app = QuartTrio("bridged", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = None  # each endpoint has its own limit
@@ -69,6 +71,7 @@ def create_app(services: Services) -> QuartTrio:
     app.config["BODY_TIMEOUT"] = None
     app.register_blueprint(bridge.routes(services))
     app.register_blueprint(admin.routes(services))
+    app.register_blueprint(jobs.routes(services))
 
     @app.errorhandler(BridgedError)
     async def refuse(error: BridgedError) -> Response:

@@ -12,11 +12,11 @@ import trio
 from quart import Blueprint, Response, request, websocket
 
 from bridged import __version__
-from bridged.actors.dispatcher import JobRecord
+from bridged.actors.books import JobRecord
 from bridged.actors.session import Client, Message, Session, converse, info
 from bridged.api.app import Services, body_chunks, error_response, json_response
 from bridged.api.hot import Answer, Endpoint, HotRequest, json_answer
-from bridged.api.query import client_id, required, result_kind, seconds, submission
+from bridged.api.query import client_id, idempotency_key, required, result_kind, seconds, submission
 from bridged.api.results import result_answer
 from bridged.api.uploads import receive_files
 from bridged.catalogue import to_base64
@@ -35,8 +35,9 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
 
     async def generate(request: HotRequest) -> Answer:
         name = client_id(request.args)
-        alias, values = submission(await request.json())
-        submitted = services.intake.submit(name, alias, values)
+        key = idempotency_key(request.header(b"idempotency-key"))
+        alias, values, webhook = submission(await request.json())
+        submitted = await services.intake.submit(name, alias, values, key=key, webhook=webhook)
         return json_answer({"detail": f"queued / {submitted.position}", "job_id": submitted.job_id})
 
     async def history(request: HotRequest) -> Answer:
@@ -48,7 +49,7 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
         record = client.next_result(job_id)
         if record is None and wait > 0:
             record = await request.while_connected(partial(_result, client, job_id, wait))
-        return Answer(204) if record is None else result_answer(client, record, kind, services.spool)
+        return Answer(204) if record is None else result_answer(services, client, record, kind)
 
     return {
         "/generate-based-workflow": Endpoint(("POST",), generate),
@@ -100,12 +101,12 @@ def routes(services: Services) -> Blueprint:
             limit=limit,
             allowed=files.allowed,
         )
-        return json_response(
-            {
-                part.identifier: services.clients.add_upload(name, part.name, part.file, files.upload_ttl).token
-                for part in received
-            }
-        )
+        tokens = {
+            part.identifier: services.clients.add_upload(name, part.name, part.file, files.upload_ttl).token
+            for part in received
+        }
+        await services.durable()
+        return json_response(tokens)
 
     @bridge.get("/execution-info")
     async def execution_info() -> Response:
@@ -183,7 +184,7 @@ def _encode(message: Message) -> str:
 async def _result(client: Client, job_id: str | None, wait: float) -> JobRecord | None:
     """The result to give, waiting up to `wait` seconds while the client has open jobs and the service goes on."""
     record = client.next_result(job_id)
-    with trio.move_on_after(wait):
+    with trio.move_on_after(wait), client.polling():
         while record is None and wait > 0 and client.open_jobs() and not client.stopping:
             await client.job_ended.wait()
             record = client.next_result(job_id)

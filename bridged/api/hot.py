@@ -80,10 +80,15 @@ class HotRequest:
     def __init__(self, scope: Any, receive: Receive) -> None:
         self._receive = receive
         self.args: dict[str, str] = {}
+        self._headers = scope["headers"]
         query = scope["query_string"].decode("latin-1")
         for name, value in parse_qsl(query, keep_blank_values=True, errors="replace") if query else ():
             self.args.setdefault(name, value)
         self.body_is_read = False
+
+    def header(self, name: bytes) -> str:
+        """A header's value, "" where there is none; `name` in lower case."""
+        return next((value.decode("latin-1") for key, value in self._headers if key == name), "")
 
     async def json(self) -> dict[str, Any]:
         """Raises BadRequest, TooLarge."""

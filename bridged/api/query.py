@@ -8,6 +8,7 @@ from typing import Any
 from bridged.errors import BadRequest
 
 MAX_CLIENT_ID = 256
+MAX_KEY = 255
 MAX_WAIT = 300.0
 """seconds that a request may wait for a result"""
 
@@ -22,13 +23,23 @@ def client_id(args: Mapping[str, str]) -> str:
     return value
 
 
-def submission(body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The alias and the values of a submission's body. Raises BadRequest: it names no workflow."""
+def submission(body: dict[str, Any]) -> tuple[str, dict[str, Any], str]:
+    """The alias, the values and the webhook ("": none) of a submission's body. Raises BadRequest: it names no
+    workflow."""
     values = dict(body)
-    alias = values.pop("workflow", None)
+    alias, webhook = values.pop("workflow", None), values.pop("webhook", "")
     if not isinstance(alias, str):
         raise BadRequest("`workflow` is required: an alias of /workflow-list")
-    return alias, values
+    if not isinstance(webhook, str):
+        raise BadRequest("`webhook` must be the URL to call at the job's end")
+    return alias, values, webhook
+
+
+def idempotency_key(value: str) -> str:
+    """The Idempotency-Key header's value, "" for none. Raises BadRequest."""
+    if len(value) > MAX_KEY or not (value.isascii() and value.isprintable()):
+        raise BadRequest(f"Idempotency-Key must be at most {MAX_KEY} printable ASCII characters")
+    return value
 
 
 def required(args: Mapping[str, str], name: str, meaning: str) -> str:

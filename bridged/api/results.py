@@ -10,11 +10,11 @@ from typing import Protocol
 
 import msgspec
 
-from bridged.actors.dispatcher import JobRecord
+from bridged.actors.books import JobRecord
 from bridged.actors.session import Client
+from bridged.api.app import Services
 from bridged.api.hot import Answer
 from bridged.files.multipart import Encoded, Part, read_blocks
-from bridged.files.spool import Spool
 from bridged.model import Output, StoredFile
 
 BASE64_BLOCK = 3 * 64 * 1024
@@ -34,11 +34,11 @@ class Body(Protocol):
         ...
 
 
-def result_answer(client: Client, record: JobRecord, kind: str, spool: Spool) -> Answer:
+def result_answer(services: Services, client: Client, record: JobRecord, kind: str) -> Answer:
     """A job's files as `multipart` or `base64`; once all of the body was taken, the job counts as fetched."""
-    body = multipart_body(record.outputs, spool.recall) if kind == "multipart" else base64_body(record.outputs)
+    body = multipart_body(record.outputs, services.spool.recall) if kind == "multipart" else base64_body(record.outputs)
     headers = {"X-Content-Type-Options": "nosniff", "X-Job-Id": record.job.id}
-    taken = partial(client.fetched, record.job.id)
+    taken = partial(services.clients.fetched, client, record.job.id)
     whole = body.whole()
     if whole is not None:
         return Answer(200, whole, body.content_type, headers, sent=taken)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import uuid
 from functools import partial
 
-from bridged.actors.dispatcher import JobRecord
+from bridged.actors.books import JobRecord
 from bridged.api.app import Services
 from bridged.api.hot import Answer, ClientGone, Endpoint, HotRequest, json_answer
-from bridged.api.query import client_id, result_kind, seconds, submission
+from bridged.api.query import client_id, idempotency_key, result_kind, seconds, submission
 from bridged.api.results import result_answer
 from bridged.model import Fault, JobState
 
@@ -23,8 +23,9 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
     async def run(request: HotRequest) -> Answer:
         name = client_id({"clientId": str(uuid.uuid4()), **request.args})
         kind, wait = result_kind(request.args), seconds(request.args, "wait", 60.0)
-        alias, values = submission(await request.json())
-        submitted = services.intake.submit(name, alias, values)
+        key = idempotency_key(request.header(b"idempotency-key"))
+        alias, values, webhook = submission(await request.json())
+        submitted = await services.intake.submit(name, alias, values, key=key, webhook=webhook)
         client = services.clients.obtain(name)
         record = client.jobs[submitted.job_id]
         try:
@@ -36,7 +37,7 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
             detail = f"still {record.state.value}; fetch it with /history"
             return json_answer({"detail": detail, "job_id": submitted.job_id, "clientId": name}, 202)
         if record.state is JobState.SUCCEEDED and record.outputs:
-            return result_answer(client, record, kind, services.spool)
+            return result_answer(services, client, record, kind)
         return _failure(record)
 
     return {"/run": Endpoint(("POST",), run, proper=True)}

@@ -11,8 +11,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from bridged.model import Disconnect
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86400 * 365)]
+SecondsOrNone = Annotated[float, Meta(ge=0, le=86400 * 365)]
 BackendName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 DEFAULT_TYPES: dict[str, list[str]] = {
@@ -50,6 +53,11 @@ class Jobs(_Section, frozen=True):
     """`timeout_interval` (s) is the `listening` rhythm; an idle socket ends after `limit_timeout_count` of them.
     `result_ttl` (s): how long results stay. `unreachable_after` (s): how long a backend may be away before its
     jobs are tried elsewhere. `witness_interval` (s): how long a running job may be silent before its backend is asked.
+    `on_disconnect`: what becomes of the jobs of a client whose connection ends, unless their alias says otherwise:
+    "cancel", "detach" or { grace = SECONDS }. `reconnect_grace` (s): how long a client may take to come back after a
+    restart of the service, and is told what it missed. `rest_lease` (s, 0: none): jobs of a client without a
+    connection end when it asks for nothing for so long. `max_runtime` and `no_progress_timeout` (s, 0: none): a run
+    that takes longer, or shows nothing for longer, is taken for hung and tried elsewhere.
     """
 
     max_attempts: Annotated[int, Meta(ge=1, le=20)] = 3
@@ -60,23 +68,37 @@ class Jobs(_Section, frozen=True):
     witness_interval: Seconds = 5.0
     prefetch: Annotated[int, Meta(ge=0, le=1)] = 1
     max_queued: Annotated[int, Meta(ge=1)] = 10_000
+    on_disconnect: Disconnect = "cancel"
+    reconnect_grace: Seconds = 60.0
+    rest_lease: SecondsOrNone = 0.0
+    max_runtime: SecondsOrNone = 0.0
+    no_progress_timeout: SecondsOrNone = 1800.0
 
 
 class Files(_Section, frozen=True):
-    """Sizes in MB (10**6 bytes): one upload request, one result file. `allowed`: content type -> extensions."""
+    """Sizes in MB (10**6 bytes): one upload request, one result file, all results together (`results_max_total`:
+    beyond it those that were fetched go first, oldest first, before their time; others stay). `allowed`: content
+    type -> extensions."""
 
     upload_max_size: Annotated[float, Meta(gt=0)] = 100.0
     result_max_size: Annotated[float, Meta(gt=0)] = 1000.0
     upload_ttl: Seconds = 3600.0
+    results_max_total: Annotated[float, Meta(gt=0)] = 20_000.0
     allowed: dict[str, list[str]] = msgspec.field(
         default_factory=lambda: {kind: list(extensions) for kind, extensions in DEFAULT_TYPES.items()}
     )
 
 
 class State(_Section, frozen=True):
-    """Where the service keeps its own files; empty: $STATE_DIRECTORY, else the XDG state folder."""
+    """Where the service keeps its own files; empty: $STATE_DIRECTORY, else the XDG state folder.
+
+    `durability`: what an acknowledged job survives: the end of the "process" at any moment, or the loss of "power"
+    too (one fsync more per group of changes). `reserve` (MB, 10**6 bytes): room kept on the disk for the ledger.
+    """
 
     dir: str = ""
+    durability: Literal["process", "power"] = "process"
+    reserve: Annotated[float, Meta(ge=1, le=10_000)] = 16.0
 
 
 class Log(_Section, frozen=True):
@@ -131,12 +153,16 @@ class BackendsFile(_Section, frozen=True):
 
 
 class AliasEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One entry of workflow_alias.json, the format existing operators have. `fn` and `thumbnail` are bare names."""
+    """One entry of workflow_alias.json, the format existing operators have, and options of ours: as in [jobs], for
+    this alias alone. `fn` and `thumbnail` are bare names."""
 
     alias: Annotated[str, Meta(min_length=1, max_length=200)]
     fn: Annotated[str, Meta(min_length=1)]
     description: str = ""
     thumbnail: str | None = None
+    on_disconnect: Disconnect | None = None
+    max_runtime: SecondsOrNone | None = None
+    no_progress_timeout: SecondsOrNone | None = None
 
 
 class Config(msgspec.Struct, frozen=True):

@@ -10,11 +10,10 @@ import errno
 import hashlib
 import logging
 import os
-import shutil
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -49,20 +48,29 @@ def stored_from_disk(path: Path, content_type: str) -> StoredFile:
 
 
 class Spool:
-    """The spool folder. `threads` bounds its disk work, so that a burst of uploads cannot starve everything else."""
+    """The spool folder. `threads` bounds its disk work, so that a burst of uploads cannot starve everything else;
+    `keep_free` bytes of the disk are not for files: the ledger needs them."""
 
-    def __init__(self, folder: Path, threads: int = 8) -> None:
+    def __init__(self, folder: Path, threads: int = 8, keep_free: int = 0) -> None:
         self.folder = folder
+        self._keep_free = keep_free
         self.limiter = trio.CapacityLimiter(threads)
         self._recent: OrderedDict[Path, bytes] = OrderedDict()
         self._recent_size = 0
         self._slow_until = 0.0
 
-    def prepare(self) -> None:
-        """Makes the folders, empties what an earlier run left behind. Blocking, before the service starts."""
+    def prepare(self, known: Set[Path]) -> int:
+        """Makes the folders; removes what an earlier run left half-written or forgot: all but the `known` files.
+        Returns how many files went. Blocking, before the service starts."""
+        removed = 0
         for area in ("uploads", "results"):
-            shutil.rmtree(self.folder / area, ignore_errors=True)
-            (self.folder / area).mkdir(parents=True, mode=0o700)
+            folder = self.folder / area
+            folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+            for path in folder.iterdir():
+                if path not in known:
+                    path.unlink(missing_ok=True)
+                    removed += 1
+        return removed
 
     async def receive(
         self,
@@ -113,6 +121,13 @@ class Spool:
     def recall(self, file: StoredFile) -> bytes | None:
         """The bytes of a file that was stored a moment ago, or None: then read it from disk."""
         return self._recent.get(file.path)
+
+    def refuse_if_full(self, size: int) -> None:
+        """Raises OutOfSpace: so many bytes more would leave too little. One system call, 2 us."""
+        if self._keep_free:
+            stat = os.statvfs(self.folder)
+            if stat.f_bavail * stat.f_frsize < self._keep_free + size:
+                raise OutOfSpace("the service's disk is full; try again later")
 
     def incoming(self, area: Area) -> Incoming:
         """A file that is arriving; for callers that get their bytes piecemeal."""
@@ -203,6 +218,7 @@ class Incoming:
         return stored
 
     def _flush(self) -> None:
+        self._spool.refuse_if_full(len(self._buffer))
         with open(self._path, "ab") as file:
             self._on_disk = True
             file.write(self._buffer)

@@ -5,7 +5,8 @@ The decision list; the numbers stand beside the code:
 1. Only backends that are up, not draining, not busy with their owner's own prompts, and that know every node class
    of the graph are considered.
 2. Jobs are taken in the order of the queue. One that fits nowhere now does not hold up those behind it.
-3. A backend with a free running place comes before one that could only prefetch.
+3. A backend with a free running place comes before one that could only prefetch; before both, one on which the
+   workflow did not run out of memory.
 4. Among those, the one with the least work; ties go to the one that has been idle longest.
 5. A prefetched job is taken back when a backend that could run it has a free running place and nothing of the
    queue is left for it; a job that has started is never moved.
@@ -23,11 +24,13 @@ from bridged.placement.capability import can_run
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A queued job. `excluded`: backends it already failed on."""
+    """A queued job. `excluded`: backends it already failed on. `avoided`: backends that take it only where no other
+    can: its workflow ran out of memory there."""
 
     job_id: str
     requires: frozenset[str]
     excluded: frozenset[str] = frozenset()
+    avoided: frozenset[str] = frozenset()
 
 
 class Prefetched(msgspec.Struct, frozen=True):
@@ -59,13 +62,13 @@ def decide(
     load = {name: s.load for name, s in available.items()}
     places = sum(max(0, s.capacity - s.load) for s in available.values())
     placements: list[Placement] = []
-    hopeless: set[tuple[frozenset[str], frozenset[str]]] = set()
+    hopeless: set[tuple[frozenset[str], frozenset[str], frozenset[str]]] = set()
     if places:
         for job in queue:  # 2
-            kind = (job.requires, job.excluded)
+            kind = (job.requires, job.excluded, job.avoided)
             if kind in hopeless:
                 continue
-            best = _best(job.requires, job.excluded, available, load)
+            best = _best(job, available, load)
             if best is None:
                 hopeless.add(kind)
                 continue
@@ -78,22 +81,22 @@ def decide(
 
 
 def _best(
-    requires: frozenset[str],
-    excluded: frozenset[str],
+    job: Waiting,
     available: dict[str, BackendSnapshot],
     load: dict[str, int],
 ) -> str | None:
     fitting = [
         snapshot
         for name, snapshot in available.items()
-        if load[name] < snapshot.capacity and name not in excluded and can_run(requires, snapshot)
+        if load[name] < snapshot.capacity and name not in job.excluded and can_run(job.requires, snapshot)
     ]
     if not fitting:
         return None
     return min(
         fitting,
         key=lambda s: (
-            load[s.name] >= s.max_running,  # 3
+            s.name in job.avoided,  # 3
+            load[s.name] >= s.max_running,
             load[s.name],  # 4
             s.idle_since,
             s.name,

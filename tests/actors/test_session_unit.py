@@ -12,9 +12,10 @@ from trio.testing import MockClock
 
 from bridged.actors.session import MAX_WAITING, Client, Clients, Mailbox, Message, converse, info
 from bridged.catalogue import TOKEN_PREFIX
+from bridged.config.schema import Jobs
 from bridged.errors import BadRequest
 from bridged.model import Attempt, Fault, FileInput, Job, JobEvent, JobState, StoredFile
-from tests.fakes.recorded_effects import CLASSES, Pool, outputs
+from tests.fakes.recorded_effects import CLASSES, Pool, RecordedLedger, outputs
 from tests.fakes.recorded_effects import job as make_job
 
 
@@ -23,7 +24,7 @@ class ClientsPool(Pool):
 
     def __init__(self, *, max_attempts: int = 3) -> None:
         super().__init__(max_attempts=max_attempts)
-        self.clients = Clients(self.dispatcher, lambda: self.now)
+        self.clients = Clients(self.dispatcher, RecordedLedger(lambda: self.now), Jobs)
         record = self.effects.publish
 
         def publish(event: JobEvent) -> None:
@@ -409,10 +410,10 @@ def test_expiry_keeps_what_is_in_use_and_what_is_fresh(pool: ClientsPool) -> Non
     )
     pool.dispatcher.on_submitted(using)
     pool.now = 10.0
-    assert pool.clients.expire(result_ttl=1000.0) == [stored("unused")]
+    assert pool.clients.expire(1000.0, 1e12) == [stored("unused")]
     pool.finish("j")
     pool.now = 20.0
-    assert pool.clients.expire(result_ttl=1000.0) == [stored("used")]
+    assert pool.clients.expire(1000.0, 1e12) == [stored("used")]
     assert pool.clients.resolve("client", fresh.token) == stored("fresh")
 
 
@@ -421,15 +422,15 @@ def test_results_expire_and_then_the_client_is_forgotten(pool: ClientsPool) -> N
     pool.now = 5.0
     pool.finish(done)
     pool.now = 64.0
-    assert pool.clients.expire(result_ttl=60.0) == []
+    assert pool.clients.expire(60.0, 1e12) == []
     pool.now = 65.0
-    assert pool.clients.expire(result_ttl=60.0) == [output.file for output in outputs(done)]
+    assert pool.clients.expire(60.0, 1e12) == [output.file for output in outputs(done)]
     assert done not in pool.dispatcher.jobs
-    assert pool.clients.expire(result_ttl=60.0) == []
+    assert pool.clients.expire(60.0, 1e12) == []
     assert open_job in pool.of().jobs
     pool.finish(open_job)
     pool.now = 1000.0
-    assert len(pool.clients.expire(result_ttl=60.0)) == 1
+    assert len(pool.clients.expire(60.0, 1e12)) == 1
     assert pool.clients.get("client") is None
     assert pool.dispatcher.jobs == {}
 
@@ -437,10 +438,10 @@ def test_results_expire_and_then_the_client_is_forgotten(pool: ClientsPool) -> N
 def test_a_connected_client_is_never_forgotten(pool: ClientsPool) -> None:
     with pool.clients.session("client"):
         pool.now = 1e6
-        pool.clients.expire(result_ttl=1.0)
+        pool.clients.expire(1.0, 1e12)
         assert pool.clients.connected() == 1
     pool.now = 2e6
-    pool.clients.expire(result_ttl=1.0)
+    pool.clients.expire(1.0, 1e12)
     assert pool.clients.get("client") is None
 
 

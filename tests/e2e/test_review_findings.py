@@ -292,6 +292,7 @@ async def test_a_backend_put_back_while_it_finishes_loses_no_job_that_comes_as_i
     intake = Intake(
         house.daemon.dispatcher,
         house.daemon.clients,
+        house.daemon._ledger,
         lambda: (house.daemon.reloader.current.catalogue, house.daemon.reloader.current.config.settings),
     )
     async with house.client() as client, house.client("c2") as second, trio.open_nursery() as nursery:
@@ -306,7 +307,7 @@ async def test_a_backend_put_back_while_it_finishes_loses_no_job_that_comes_as_i
         async def submit_as_it_ends() -> None:
             await ending.wait_empty()
             await trio.lowlevel.checkpoint()  # by now the pool has seen it, too
-            intake.submit("c2", "pattern", {})
+            await intake.submit("c2", "pattern", {})
 
         nursery.start_soon(submit_as_it_ends)
         await trio.testing.wait_all_tasks_blocked(0.05)
@@ -342,17 +343,23 @@ async def test_a_slow_reload_does_not_bring_back_what_a_later_one_replaced(
     assert [b.name for b in house.daemon.reloader.current.config.backends] == ["pc-1", "pc-2"]
 
 
-async def test_a_ledger_that_cannot_be_written_does_not_end_the_daemon(house: House, fake: FakeComfyUI) -> None:
+async def test_a_ledger_that_cannot_be_written_ends_neither_the_daemon_nor_a_job(
+    house: House, fake: FakeComfyUI
+) -> None:
     ledger = house.daemon._ledger
     assert ledger._connection is not None
-    ledger._connection.execute("PRAGMA query_only = 1")
+    fake.script.gate = trio.Event()
     async with house.client() as client:
         await client.submit("pattern")
-        with trio.fail_after(5):
-            while not ledger._failing:
-                await trio.sleep(0.01)
-        assert len(await client.result()) == 1
-    ledger._connection.execute("PRAGMA query_only = 0")
+        await client.wait_info(state="running")
+        ledger._connection.execute("PRAGMA query_only = 1")
+        refused = await client.http.post("/generate-based-workflow?clientId=c1", json={"workflow": "pattern"})
+        assert refused.status_code == 503, "what could not be stored is not acknowledged"
+        fake.script.gate.set()
+        await house.wait_status(lambda s: s["jobs"].get("succeeded") == 1)
+        assert await client.result(wait=0) == [], "and an end that could not be stored is not told"
+        ledger._connection.execute("PRAGMA query_only = 0")
+        assert len(await client.result(wait=5)) == 1
 
 
 async def test_an_owner_who_empties_the_input_folder_fails_no_job(house: House, fake: FakeComfyUI) -> None:

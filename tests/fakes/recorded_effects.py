@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bridged.actors.dispatcher import Dispatcher, JobRecord
+from bridged.actors.books import JobRecord
+from bridged.actors.dispatcher import Dispatcher
 from bridged.model import Attempt, Failure, Fault, Job, JobEvent, JobState, Output, StoredFile
+from bridged.store.ledger import Change, JobStarted
 
 CLASSES = frozenset({"LoadImage", "SaveImage"})
 
@@ -25,6 +27,7 @@ class RecordedEffects:
         self.cancelled: list[str] = []
         self.withdrawn: list[str] = []
         self.counted: list[str] = []
+        self.changes: list[Change] = []
 
     def start(self, job: Job, attempt: Attempt) -> None:
         assert attempt.job_id == job.id
@@ -43,9 +46,15 @@ class RecordedEffects:
         self.calls.append(("publish", event.job_id, event.state.value))
         self.events.append(event)
 
-    def count_started(self, job: Job) -> None:
-        self.calls.append(("count", job.id, ""))
-        self.counted.append(job.id)
+    def adopt(self, job: Job, attempt: Attempt, *, wanted: bool) -> None:
+        self.calls.append(("adopt", attempt.prompt_id, "wanted" if wanted else "unwanted"))
+
+    def write(self, *changes: Change) -> None:
+        self.changes += changes
+        for change in changes:
+            if isinstance(change, JobStarted):
+                self.calls.append(("count", change.job_id, ""))
+                self.counted.append(change.job_id)
 
     def of(self, job_id: str) -> list[JobEvent]:
         """What was published about a job."""
@@ -57,6 +66,27 @@ class RecordedEffects:
     def placed(self) -> list[tuple[str, str]]:
         """(job_id, backend) of every start, in order."""
         return [(attempt.job_id, attempt.backend) for attempt in self.attempts]
+
+
+class RecordedLedger:
+    """A ledger for which everything is safe at once; `changes` is what it was told."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.now = clock
+        self.generation_count = 0
+        self.changes: list[Change] = []
+
+    def write(self, *changes: Change) -> None:
+        self.changes += changes
+
+    def after_commit(self, call: Callable[[], object]) -> None:
+        call()
+
+    async def durable(self) -> None: ...
+
+    async def committed(self) -> None: ...
+
+    def refuse_if_full(self) -> None: ...
 
 
 class Pool:

@@ -27,7 +27,7 @@ LIMIT = 10_000_000
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
     spool = Spool(tmp_path / "spool")
-    spool.prepare()
+    spool.prepare(set())
     return spool
 
 
@@ -172,7 +172,7 @@ async def test_discarding_twice_is_no_error(spool: Spool) -> None:
 async def test_what_an_earlier_run_left_is_removed_at_the_start(spool: Spool) -> None:
     await receive(spool, "a.png", picture())
     (spool.folder / "results" / "x.part").write_bytes(b"half")
-    Spool(spool.folder).prepare()
+    Spool(spool.folder).prepare(set())
     assert on_disk(spool) == []
     assert (spool.folder / "results").stat().st_mode & 0o077 == 0, "other people's pictures are nobody else's to read"
 

@@ -24,7 +24,7 @@ CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
     spool = Spool(tmp_path / "spool")
-    spool.prepare()
+    spool.prepare(set())
     return spool
 
 
@@ -229,7 +229,7 @@ def test_any_damage_is_stored_whole_or_refused_whole(tmp_path: Path, damage: lis
     for position, removed, added in damage:
         data = data[:position] + added + data[position + removed :]
     spool = Spool(tmp_path / "spool")
-    spool.prepare()
+    spool.prepare(set())
 
     async def run() -> list[ReceivedFile]:
         try:

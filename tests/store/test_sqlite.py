@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from bridged.errors import BridgedError
-from bridged.store.ledger import Ledger
+from bridged.store.ledger import JobStarted, Ledger
 from bridged.store.sqlite import SqliteLedger
 
 
@@ -40,7 +40,7 @@ def test_the_count_survives_a_restart(path: Path) -> None:
         ledger: Ledger = opened(path)
         assert ledger.generation_count == expected
         for _ in range(3):
-            ledger.count_started()
+            ledger.write(JobStarted("a job"))
         assert ledger.generation_count == expected + 3
         assert isinstance(ledger, SqliteLedger)
         ledger.close()
@@ -69,11 +69,11 @@ async def test_the_writer_commits_while_the_daemon_runs(path: Path) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ledger.run)
         for _ in range(500):
-            ledger.count_started()
+            ledger.write(JobStarted("a job"))
         with trio.fail_after(5):
             while saved(path) != 500:
                 await trio.lowlevel.checkpoint()
-        ledger.count_started()
+        ledger.write(JobStarted("a job"))
         nursery.cancel_scope.cancel()
     assert ledger.generation_count == 501
     ledger.close()
@@ -84,7 +84,7 @@ async def test_a_kill_after_a_commit_loses_nothing_of_it(path: Path) -> None:
     ledger = opened(path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ledger.run)
-        ledger.count_started()
+        ledger.write(JobStarted("a job"))
         with trio.fail_after(5):
             while saved(path) != 1:
                 await trio.lowlevel.checkpoint()

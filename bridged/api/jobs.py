@@ -1,0 +1,82 @@
+"""`GET /jobs`, an endpoint of ours: what became of a job, with every attempt, in states that people can tell apart.
+
+Proper status codes: 404 for a job nobody knows (or whose time is over), 400 for a request that is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quart import Blueprint, Response, request
+
+from bridged.actors.books import JobRecord
+from bridged.api.app import Services, error_response, json_response
+from bridged.api.query import client_id
+from bridged.errors import UnknownJob
+from bridged.model import AttemptLog, Fault, JobState
+
+
+def routes(services: Services) -> Blueprint:
+    jobs = Blueprint("jobs", __name__)
+
+    @jobs.get("/jobs/<job_id>")
+    async def one(job_id: str) -> Response:
+        record = services.dispatcher.jobs.get(job_id)
+        if record is None:
+            error = UnknownJob(f"no job {job_id!r}: it never was, or its time (result_ttl) is over")
+            return error_response(error, proper=True)
+        services.clients.get(record.job.client_id)  # asking renews the client's lease
+        return json_response(describe(record, services))
+
+    @jobs.get("/jobs")
+    async def of_client() -> Response:
+        client = services.clients.get(client_id(request.args))
+        records = client.jobs.values() if client is not None else ()
+        return json_response({"jobs": [describe(record, services) for record in records]})
+
+    return jobs
+
+
+def describe(record: JobRecord, services: Services) -> dict[str, Any]:
+    """A job as JSON: times in seconds since 1970, sizes in bytes, `position` 1 for the next one."""
+    job, failure = record.job, record.failure
+    queued = record.state is JobState.QUEUED
+    answer: dict[str, Any] = {
+        "job_id": job.id,
+        "clientId": job.client_id,
+        "workflow": job.alias,
+        "state": record.state.value,
+        "position": services.dispatcher.position(job.id) if queued else None,
+        "eta": services.dispatcher.eta(job.id) if queued else None,
+        "percent": round(record.percent, 2),
+        "created_at": job.created_at,
+        "ended_at": record.ended_at,
+        "reruns": record.facts.reruns,
+        "attempts": [_attempt(entry) for entry in record.log.values()],
+        "outputs": [
+            {
+                "name": output.name,
+                "size": output.file.size,
+                "content_type": output.file.content_type,
+                "sha256": output.file.sha256,
+            }
+            for output in record.outputs
+        ],
+    }
+    if failure is not None:
+        answer |= {"reason": failure.message, "fault": failure.fault.value}
+    if record.state is JobState.CANCELLED:
+        answer["cancelled_by"] = "client" if failure and failure.fault is Fault.CLIENT else "service"
+    return answer
+
+
+def _attempt(entry: AttemptLog) -> dict[str, Any]:
+    return {
+        "number": entry.attempt.number,
+        "backend": entry.attempt.backend,
+        "prompt_id": entry.attempt.prompt_id,
+        "state": entry.state.value,
+        "reason": entry.reason,
+        "placed_at": entry.placed_at,
+        "ended_at": entry.ended_at,
+    }
