@@ -20,11 +20,11 @@ import trio
 from bridged import __version__, catalogue
 from bridged.actors import janitor
 from bridged.actors.backend import Shared
+from bridged.actors.clients import Clients
 from bridged.actors.dispatcher import Dispatcher
 from bridged.actors.intake import Intake
 from bridged.actors.pool import Pool
 from bridged.actors.reloader import Loaded, Reloader, load_all
-from bridged.actors.session import Clients
 from bridged.api.app import Services, create_app, hot_endpoints
 from bridged.api.server import listen, serve
 from bridged.config.diff import Diff
@@ -163,7 +163,7 @@ class Daemon:
         self.dispatcher = Dispatcher(
             effects, ledger.now, max_attempts=jobs.max_attempts, prefetch=jobs.prefetch
         )
-        self.clients = Clients(self.dispatcher, ledger, lambda: self._settings().jobs)
+        self.clients = Clients(self.dispatcher, ledger, lambda: self._settings().jobs, ledger.secret)
         reserve = int(loaded.config.settings.state.reserve * 1e6)
         self.spool = Spool(loaded.config.state_dir / "spool", keep_free=reserve)
         self.reloader = Reloader(loaded, self._apply, self._environ)

@@ -170,7 +170,8 @@ class Dispatcher:
         """
         for each in saved:
             record = self.jobs[each.job.id] = JobRecord(each.job, each.facts)
-            record.percent = record.written_percent = each.percent
+            record.percent = 100.0 if record.state is JobState.SUCCEEDED else each.percent
+            record.written_percent = record.percent
             record.log = {entry.attempt.prompt_id: entry for entry in each.attempts}
             for entry in each.attempts:
                 if not entry.state.terminal:

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from bridged import catalogue
+from bridged.actors.clients import Clients
 from bridged.actors.dispatcher import Dispatcher
-from bridged.actors.session import Clients
 from bridged.config.schema import Settings
 from bridged.errors import BridgedError, KeyReused, QueueFull
 from bridged.model import Job

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 
-from bridged.actors.session import Clients
+from bridged.actors.clients import Clients
 from bridged.config.schema import Settings
 from bridged.files.spool import Spool
 

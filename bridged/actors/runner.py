@@ -84,7 +84,7 @@ class Runner:
         if failure.signature == OUT_OF_MEMORY:
             await self._free_memory(follow.job)
         report = partial(self._dispatcher.on_failed, follow.prompt_id, failure, lost=lost, down=down)
-        return report, failure.fault is not Fault.NETWORK
+        return report, failure.fault is not Fault.NETWORK or follow.adopted
 
     async def _attempt(self, follow: Follow) -> Callable[[], object]:
         """Raises what `run` attributes."""
@@ -101,6 +101,8 @@ class Runner:
             await self._post_with_files(follow, graph)
         elif not follow.settled.is_set():
             await self._settle(follow)
+            follow.last_heard = trio.current_time()
+            follow.settled.set()  # from here on it is watched, and others may be posted behind it
         await follow.collectable.wait()
         outputs: tuple[Output, ...] | None = None
         if not follow.ended.is_set():

@@ -12,10 +12,10 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from bridged.actors.clients import Clients
 from bridged.actors.dispatcher import Dispatcher
 from bridged.actors.intake import Intake
 from bridged.actors.pool import Pool
-from bridged.actors.session import Clients
 from bridged.api.flow import Flow
 from bridged.api.hot import DRAIN, Answer, Endpoint, error_answer, json_answer
 from bridged.catalogue import Catalogue

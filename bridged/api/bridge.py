@@ -13,7 +13,9 @@ from quart import Blueprint, Response, request, websocket
 
 from bridged import __version__
 from bridged.actors.books import JobRecord
-from bridged.actors.session import Client, Message, Session, converse, info
+from bridged.actors.clients import Client, Session
+from bridged.actors.messages import Message
+from bridged.actors.session import converse, info
 from bridged.api.app import Services, body_chunks, error_response, json_response
 from bridged.api.hot import Answer, Endpoint, HotRequest, json_answer
 from bridged.api.query import client_id, idempotency_key, required, result_kind, seconds, submission
@@ -110,7 +112,7 @@ def routes(services: Services) -> Blueprint:
 
     @bridge.get("/execution-info")
     async def execution_info() -> Response:
-        return json_response(info(services.clients.get(client_id(request.args))))
+        return json_response(info(services.clients.get(client_id(request.args)), services.dispatcher.position))
 
     @bridge.get("/generation-count")
     async def generation_count() -> Response:
@@ -138,12 +140,12 @@ def routes(services: Services) -> Blueprint:
     @bridge.websocket("/ws")
     async def ws() -> Response | None:
         try:
-            name = client_id(websocket.args)
+            name, resumed = _who(services)
         except BadRequest as error:
             return error_response(error)
         await websocket.accept()
         try:
-            with services.clients.session(name) as (client, session):
+            with services.clients.session(name, resumed=resumed) as (client, session):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_read_and_ignore)
                     await _talk(client, session, services)
@@ -158,6 +160,17 @@ def routes(services: Services) -> Blueprint:
         return None
 
     return bridge
+
+
+def _who(services: Services) -> tuple[str, bool]:
+    """Whose connection this is, and whether it proved to be the one that went away. Raises BadRequest."""
+    token = websocket.args.get("resume")
+    if token is None:
+        return client_id(websocket.args), False
+    name = services.clients.resumed(token)
+    if websocket.args.get("clientId", name) != name:
+        raise BadRequest("this resume token belongs to another clientId")
+    return name, True
 
 
 async def _talk(client: Client, session: Session, services: Services) -> None:
@@ -178,6 +191,8 @@ def _encode(message: Message) -> str:
     value: dict[str, Any] = {"status": message.status, "detail": message.detail, "details": message.detail}
     if message.job_id is not None:
         value["job_id"] = message.job_id
+    if message.resume is not None:
+        value["resume"] = message.resume
     return msgspec.json.encode(value).decode()
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 from bridged.actors.books import JobRecord
-from bridged.actors.session import Client
+from bridged.actors.clients import Client
 from bridged.api.app import Services
 from bridged.api.hot import Answer
 from bridged.files.multipart import Encoded, Part, read_blocks

@@ -9,6 +9,7 @@ an fsync (synchronous = FULL), in a thread: what comes in the meantime shares th
 from __future__ import annotations
 
 import logging
+import secrets
 import sqlite3
 import time
 import uuid
@@ -76,6 +77,8 @@ class SqliteLedger:
         self._failure: BridgedError | None = None
         self.instance_id = ""
         """a UUID of this installation, the bridge's client_id on every backend, the same after each restart"""
+        self.secret = b""
+        """this installation's own: what is signed with it is known again after a restart"""
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
@@ -100,8 +103,9 @@ class SqliteLedger:
 
     def _take_over(self, connection: sqlite3.Connection) -> None:
         connection.execute("INSERT OR IGNORE INTO identity VALUES ('instance', ?)", (uuid.uuid4().hex,))
+        connection.execute("INSERT OR IGNORE INTO identity VALUES ('secret', ?)", (secrets.token_hex(32),))
         known = dict(connection.execute("SELECT name, value FROM identity"))
-        self.instance_id = known["instance"]
+        self.instance_id, self.secret = known["instance"], bytes.fromhex(known["secret"])
         self._clock = ServiceClock(_anchor(known.get("clock")))
         row = connection.execute("SELECT value FROM counters WHERE name = 'started'").fetchone()
         self._count = row[0] if row else 0

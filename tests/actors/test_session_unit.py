@@ -10,7 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from bridged.actors.session import MAX_WAITING, Client, Clients, Mailbox, Message, converse, info
+from bridged.actors.clients import Client, Clients
+from bridged.actors.messages import MAX_WAITING, Mailbox, Message
+from bridged.actors.session import converse, info
 from bridged.catalogue import TOKEN_PREFIX
 from bridged.config.schema import Jobs
 from bridged.errors import BadRequest
@@ -96,13 +98,13 @@ def test_one_client_hears_nothing_of_another(pool: ClientsPool) -> None:
         pool.finish(pool.submit(client_id="client"))
         assert session.mailbox.take() == []
     assert pool.clients.get("nobody") is None
-    assert info(pool.clients.get("nobody")) is None
+    assert info(pool.clients.get("nobody"), pool.dispatcher.position) is None
 
 
 def test_execution_info_is_the_newest_state(pool: ClientsPool) -> None:
     job_id = pool.submit()
     pool.dispatcher.on_progress(pool.prompt(job_id), 33.333)
-    answer = info(pool.clients.get("client"))
+    answer = info(pool.clients.get("client"), pool.dispatcher.position)
     assert answer == {
         "status": "progress",
         "detail": "33.33%",
@@ -111,7 +113,7 @@ def test_execution_info_is_the_newest_state(pool: ClientsPool) -> None:
         "state": "running",
     }
     pool.finish(job_id)
-    after = info(pool.clients.get("client"))
+    after = info(pool.clients.get("client"), pool.dispatcher.position)
     assert after is not None
     assert (after["status"], after["state"]) == ("closed", "succeeded")
 
@@ -119,7 +121,7 @@ def test_execution_info_is_the_newest_state(pool: ClientsPool) -> None:
 def test_who_polls_a_failed_job_still_sees_why(pool: ClientsPool) -> None:
     job_id = pool.submit()
     pool.fail(job_id, Fault.WORKFLOW, "value too small")
-    assert info(pool.clients.get("client")) == {
+    assert info(pool.clients.get("client"), pool.dispatcher.position) == {
         "status": "error",
         "detail": "on a: value too small",
         "details": "on a: value too small",
