@@ -1,8 +1,8 @@
-"""What one small request costs a client: CPU (process time) and wall time per request of httpx on Trio,
-bridged.comfy.hotpath, and aiohttp where it is installed, each over one keep-alive connection, GET (about 50 bytes
-of JSON) and POST (a 400-byte body), one after the other, in rounds by turns in one run. The server is a process of
-its own that answers every request with the same bytes (asyncio, no parsing to speak of), so that wall time is the
-client's; --url measures against a real ComfyUI instead (GET /prompt, and POST /queue that deletes nothing).
+"""What one small request costs a client: CPU (process time) and wall time per request of httpx on Trio, the least
+that h11 on Trio needs, bridged.comfy.hotpath, and aiohttp where it is installed, each over one keep-alive connection,
+GET (about 50 bytes of JSON) and POST (a 400-byte body), one after the other, in rounds by turns in one run. The server
+is a process of its own that answers every request with the same bytes (asyncio, no parsing to speak of), so that wall
+time is the client's; --url measures against a real ComfyUI instead (GET /prompt, and POST /queue that deletes nothing).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import h11
 import httpx
 import trio
 
@@ -82,6 +83,35 @@ async def with_httpx(url: str, count: int) -> Figures:
         return await timed(get, post, count)
 
 
+async def with_h11(url: str, count: int) -> Figures:
+    """No pool, no stale check, no errors: what a client on h11 cannot do without."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream:
+        http = h11.Connection(h11.CLIENT)
+
+        async def exchange(method: str, target: str, headers: dict[str, str], body: bytes) -> bytes:
+            request = h11.Request(method=method, target=target, headers=[("Host", f"{host}:{port}"), *headers.items()])
+            data = (http.send(request) or b"") + (http.send(h11.Data(data=body)) or b"" if body else b"")
+            answer = b""
+            with trio.fail_after(30):
+                await stream.send_all(data + (http.send(h11.EndOfMessage()) or b""))
+                while not isinstance(event := http.next_event(), h11.EndOfMessage):
+                    if event is h11.NEED_DATA:
+                        http.receive_data(bytes(await stream.receive_some(65536)))
+                    elif isinstance(event, h11.Data):
+                        answer += event.data
+            http.start_next_cycle()
+            return answer
+
+        async def get() -> bytes:
+            return await exchange("GET", "/prompt", {}, b"")
+
+        async def post() -> bytes:
+            return await exchange("POST", "/queue", {**JSON, "Content-Length": str(len(BODY))}, BODY)
+
+        return await timed(get, post, count)
+
+
 async def with_hotpath(url: str, count: int) -> Figures:
     hot = HotPath(url, {}, ssl.create_default_context())
 
@@ -125,6 +155,7 @@ async def measure(args: argparse.Namespace) -> dict[str, list[Figures]]:
             url = f"http://127.0.0.1:{int(await trio.to_thread.run_sync(child.stdout.readline))}"
         # Each in an event loop of its own, in a thread that exists for it: nobody waits in somebody else's loop.
         runners["httpx on Trio"] = lambda: trio.run(with_httpx, url, args.count)
+        runners["h11 on Trio"] = lambda: trio.run(with_h11, url, args.count)
         runners["bridged.comfy.hotpath"] = lambda: trio.run(with_hotpath, url, args.count)
         try:
             importlib.import_module("aiohttp")
