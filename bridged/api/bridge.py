@@ -142,7 +142,9 @@ def routes(services: Services) -> Blueprint:
         try:
             name, resumed = _who(services)
         except BadRequest as error:
-            return error_response(error)
+            refusal = error_response(error)
+            refusal.headers["Connection"] = "close"  # hypercorn cannot go on with it
+            return refusal
         await websocket.accept()
         try:
             with services.clients.session(name, resumed=resumed) as (client, session):

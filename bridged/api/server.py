@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import stat
@@ -11,7 +12,9 @@ from typing import Any
 
 import trio
 from hypercorn.config import Config
+from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio import serve as hypercorn_serve
+from hypercorn.trio.tcp_server import TCPServer
 from quart_trio import QuartTrio
 
 from bridged.api.flow import Flow
@@ -19,6 +22,22 @@ from bridged.api.hot import Endpoint
 from bridged.api.hot import serve as serve_hot
 from bridged.config.schema import Server
 from bridged.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class _Connection(TCPServer):
+    """One connection: what goes wrong with it ends it alone. hypercorn 0.18 lets it end the server, and with it the
+    service: a second upgrade on a connection whose first one was refused was enough (measured)."""
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        except* Exception as errors:
+            log.warning("a connection ended: %s", errors, exc_info=log.isEnabledFor(logging.DEBUG))
+
+
+hypercorn_run.TCPServer = _Connection  # type: ignore[attr-defined]
 
 
 def listen(server: Server) -> socket.socket:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from bridged.actors.dispatcher import TOO_LARGE_FOR
 from bridged.errors import NoBackendCanRun, Stopping
-from bridged.model import Failure, Fault, JobState
+from bridged.model import OUT_OF_MEMORY, Attempt, AttemptLog, AttemptState, Failure, Fault, Job, JobState
+from bridged.store.ledger import AttemptMoved, JobAdded, JobFacts, JobMoved, ProgressSeen, SavedJob
 from tests.fakes.recorded_effects import CLASSES, Pool, job, outputs
 
 NOT_RETRIED = [Fault.WORKFLOW, Fault.CLIENT, Fault.POLICY]
@@ -773,4 +777,364 @@ def test_after_detach_a_network_fault_waits_for_the_next_run_of_the_service(pool
     pool.fail(job_id, Fault.NETWORK)
     assert len(pool.effects.attempts) == 1
     assert pool.state(job_id) is JobState.QUEUED
-    assert len(pool.effects.terminal(job_id)) == 1
+    assert pool.effects.terminal(job_id) == []
+
+
+# -- the attempt log -------------------------------------------------------------------------------------------------
+
+
+def attempts(pool: Pool, job_id: str) -> list[tuple[int, str, str, str]]:
+    log = pool.record(job_id).log.values()
+    return [(each.attempt.number, each.attempt.backend, each.state.value, each.reason) for each in log]
+
+
+def test_every_attempt_is_logged_with_how_it_went(pool: Pool) -> None:
+    pool.backend("a")
+    pool.backend("b")
+    job_id = pool.submit()
+    pool.now = 1.0
+    pool.dispatcher.on_load("a", 1)
+    pool.dispatcher.on_withdrawn(pool.prompt(job_id))
+    pool.now = 2.0
+    pool.run(job_id)
+    pool.fail(job_id, Fault.HOST, "no disk")
+    pool.now = 3.0
+    pool.dispatcher.on_load("a", 0)
+    pool.run(job_id)
+    pool.finish(job_id)
+    assert attempts(pool, job_id) == [
+        (1, "a", "withdrawn", ""),
+        (2, "b", "failed", "no disk"),
+        (3, "a", "succeeded", ""),
+    ]
+    log = list(pool.record(job_id).log.values())
+    assert [(each.placed_at, each.ended_at) for each in log] == [(0.0, 1.0), (1.0, 2.0), (3.0, 3.0)]
+
+
+def test_the_ledger_is_told_what_is_remembered(pool: Pool) -> None:
+    """What the changes amount to is what the records say: of jobs and of attempts."""
+    pool.backend("a")
+    pool.backend("b")
+    jobs = [pool.submit() for _ in range(4)]
+    pool.run(jobs[0]), pool.finish(jobs[0])
+    pool.run(jobs[1]), pool.fail(jobs[1], Fault.HOST)
+    pool.dispatcher.on_revoked(jobs[2], "gone")
+    pool.dispatcher.on_cancelled(pool.prompt(jobs[2]))
+    facts: dict[str, JobFacts] = {}
+    log: dict[str, AttemptLog] = {}
+    for change in pool.effects.changes:
+        if isinstance(change, JobAdded):
+            facts[change.job.id] = JobFacts()
+        elif isinstance(change, JobMoved):
+            assert (facts[change.job_id].state, facts[change.job_id].prompt_id) == (change.before, change.before_prompt)
+            facts[change.job_id] = change.facts
+        elif isinstance(change, AttemptMoved):
+            before = log.get(change.log.attempt.prompt_id)
+            assert before is None or not before.state.terminal
+            log[change.log.attempt.prompt_id] = change.log
+    assert facts == {job_id: pool.record(job_id).facts for job_id in jobs}
+    assert log == {key: entry for job_id in jobs for key, entry in pool.record(job_id).log.items()}
+
+
+def test_the_start_is_written_down_before_the_backend_is_told(pool: Pool) -> None:
+    pool.backend("a", up=False)
+    job_id = pool.submit()
+    seen: list[int] = []
+    start = pool.effects.start
+
+    def starting(of: Job, attempt: Attempt) -> None:
+        written = [c for c in pool.effects.changes if isinstance(c, AttemptMoved | JobMoved)]
+        seen.append(len(written))
+        start(of, attempt)
+
+    pool.effects.start = starting  # type: ignore[method-assign]
+    pool.dispatcher.on_backend_up("a", CLASSES, 0)
+    assert (seen, pool.where(job_id)) == ([2], "a")
+
+
+def test_percentages_are_written_in_steps_and_at_the_stop(pool: Pool) -> None:
+    pool.backend("a")
+    job_id = pool.submit()
+    for percent in range(1, 23):
+        pool.dispatcher.on_progress(pool.prompt(job_id), float(percent))
+    pool.dispatcher.detach()
+    written = [change.percent for change in pool.effects.changes if isinstance(change, ProgressSeen)]
+    assert written == [5.0, 10.0, 15.0, 20.0, 22.0]
+
+
+# -- a node's exception is confirmed ---------------------------------------------------------------------------------
+
+
+def throw(pool: Pool, job_id: str, signature: str = "5 ValueError") -> str:
+    prompt_id = pool.prompt(job_id)
+    pool.dispatcher.on_started(prompt_id)
+    pool.dispatcher.on_failed(prompt_id, Failure(Fault.WORKFLOW, "bad value", signature))
+    return prompt_id
+
+
+def test_a_nodes_exception_is_tried_once_more_elsewhere(pool: Pool) -> None:
+    pool.backend("a")
+    pool.backend("b")
+    pool.backend("c")
+    job_id = pool.submit()
+    throw(pool, job_id)
+    assert pool.where(job_id) == "b"
+    throw(pool, job_id)
+    (end,) = pool.effects.terminal(job_id)
+    assert end.failure == Failure(Fault.WORKFLOW, "on b: bad value", "5 ValueError")
+    assert (pool.record(job_id).facts.reruns, len(pool.effects.attempts)) == (1, 2)
+
+
+def test_a_nodes_exception_that_nobody_can_confirm_is_final(pool: Pool) -> None:
+    pool.backend("a")
+    pool.backend("b", up=False)
+    job_id = pool.submit()
+    throw(pool, job_id)
+    assert pool.state(job_id) is JobState.FAILED
+
+
+def test_a_job_that_waits_for_confirmation_ends_when_nobody_is_left_for_it(pool: Pool) -> None:
+    pool.backend("a")
+    pool.backend("b")
+    first, other = pool.submit(), pool.submit()
+    third, fourth = pool.submit(), pool.submit()
+    assert [pool.where(each) for each in (first, other, third, fourth)] == ["a", "b", "a", "b"]
+    throw(pool, first)
+    assert pool.state(first) is JobState.QUEUED
+    pool.dispatcher.on_backend_down("b", "away")
+    (end,) = pool.effects.terminal(first)
+    assert end.failure == Failure(Fault.WORKFLOW, "on a: bad value", "5 ValueError")
+
+
+# -- out of memory ---------------------------------------------------------------------------------------------------
+
+
+def out_of_memory(pool: Pool, job_id: str) -> None:
+    prompt_id, backend = pool.run(job_id), pool.where(job_id)
+    assert backend is not None
+    pool.dispatcher.on_out_of_memory(backend, "an-alias")
+    pool.dispatcher.on_failed(prompt_id, Failure(Fault.HOST, "CUDA out of memory", OUT_OF_MEMORY))
+
+
+def test_out_of_memory_goes_elsewhere_and_the_alias_avoids_that_backend_for_an_hour(pool: Pool) -> None:
+    pool.backend("a")
+    pool.backend("b")
+    job_id = pool.submit()
+    out_of_memory(pool, job_id)
+    assert pool.where(job_id) == "b"
+    pool.finish(job_id)
+    busy = pool.submit()
+    assert pool.where(busy) == "b", "though a has been idle for longer"
+    assert pool.where(pool.submit()) == "b", "prefetched there rather than run on a"
+    assert pool.where(pool.submit()) == "a", "before it waits"
+    for each in [each for each in pool.dispatcher.jobs if not pool.state(each).terminal]:
+        pool.finish(each)
+    pool.now = TOO_LARGE_FOR - 1
+    again = pool.submit()
+    assert pool.where(again) == "b"
+    pool.finish(again)
+    pool.now = TOO_LARGE_FOR + 1
+    assert pool.where(pool.submit()) == "a"
+
+
+def test_where_nobody_else_can_run_it_it_may_try_once_more_after_free(pool: Pool) -> None:
+    pool.backend("a")
+    job_id = pool.submit()
+    out_of_memory(pool, job_id)
+    assert pool.where(job_id) == "a"
+    out_of_memory(pool, job_id)
+    (end,) = pool.effects.terminal(job_id)
+    assert end.failure is not None
+    assert (end.failure.fault, len(pool.effects.attempts)) == (Fault.HOST, 2)
+
+
+# -- quarantine and reruns -------------------------------------------------------------------------------------------
+
+
+def go_down(pool: Pool, job_id: str) -> None:
+    backend = pool.where(job_id)
+    assert backend is not None
+    pool.dispatcher.on_backend_down(backend, "away")
+    failure = Failure(Fault.HOST, "the prompt is gone")
+    pool.dispatcher.on_failed(pool.prompt(job_id), failure, lost=True, down=True)
+
+
+def test_a_job_that_took_two_backends_down_is_quarantined(pool: Pool) -> None:
+    for name in "abc":
+        pool.backend(name)
+    job_id = pool.submit()
+    for _ in range(2):
+        pool.run(job_id)
+        go_down(pool, job_id)
+    (end,) = pool.effects.terminal(job_id)
+    assert end.state is JobState.FAILED
+    assert end.failure is not None
+    assert end.failure.message.startswith("quarantined: a, b went down while running it")
+    assert len(pool.effects.attempts) == 2
+
+
+def test_while_all_are_away_at_once_no_job_is_blamed(pool: Pool) -> None:
+    for name in "abc":
+        pool.backend(name)
+    job_id = pool.submit()
+    pool.dispatcher.suspended = True
+    for _ in range(2):
+        pool.run(job_id)
+        go_down(pool, job_id)
+    assert (pool.state(job_id), pool.where(job_id)) == (JobState.PLACED, "c")
+    assert pool.record(job_id).facts.crashed_on == frozenset()
+
+
+def test_reruns_count_the_attempts_that_may_have_run(pool: Pool) -> None:
+    for name in "abcde":
+        pool.backend(name)
+    many = Pool(max_attempts=5)
+    for name in "abcde":
+        many.backend(name)
+    job_id = many.submit()
+    many.fail(job_id, Fault.NETWORK, "never posted")
+    assert many.record(job_id).facts.reruns == 0
+    many.run(job_id), many.fail(job_id, Fault.NETWORK, "started")
+    assert many.record(job_id).facts.reruns == 1
+    many.dispatcher.on_failed(many.prompt(job_id), Failure(Fault.NETWORK, "who knows"), lost=True)
+    assert many.record(job_id).facts.reruns == 2
+    many.finish(job_id)
+    assert many.record(job_id).facts.reruns == 2
+
+
+def test_a_lost_run_that_may_not_be_tried_again_is_lost_and_not_failed(pool: Pool) -> None:
+    once = Pool(max_attempts=1)
+    once.backend("a")
+    once.backend("b")
+    job_id = once.submit()
+    once.run(job_id)
+    go_down(once, job_id)
+    (end,) = once.effects.terminal(job_id)
+    assert end.state is JobState.LOST
+    assert attempts(once, job_id) == [(1, "a", "lost", "the prompt is gone")]
+
+
+def test_what_a_lost_run_says_later_is_fenced_off(pool: Pool) -> None:
+    pool.backend("a")
+    pool.backend("b")
+    job_id = pool.submit()
+    first = pool.run(job_id)
+    go_down(pool, job_id)
+    before = list(pool.effects.changes)
+    every_report(pool, first)
+    assert pool.effects.changes == before
+    assert pool.finish(job_id)
+    assert attempts(pool, job_id)[0][2:] == ("lost", "the prompt is gone")
+
+
+# -- taking up what an earlier run left ------------------------------------------------------------------------------
+
+
+def left(name: str, state: JobState = JobState.QUEUED, *logs: AttemptLog, **facts: Any) -> SavedJob:
+    current = next((entry.attempt.prompt_id for entry in logs if not entry.state.terminal), None)
+    given = {"state": state, "prompt_id": current, "attempts": len(logs)} | facts
+    return SavedJob(job(name), JobFacts(**given), 42.0, False, logs)
+
+
+def entry(
+    name: str, number: int = 1, state: AttemptState = AttemptState.PLACED, backend: str = "a", reason: str = ""
+) -> AttemptLog:
+    at = 1.0 if state.terminal else None
+    return AttemptLog(Attempt(f"{name}-{number}", name, backend, number), state, 0.5, at, reason)
+
+
+def adopted(pool: Pool) -> list[tuple[str, str]]:
+    return [(what, detail) for kind, what, detail in pool.effects.calls if kind == "adopt"]
+
+
+def test_queued_jobs_are_taken_up_in_their_order(pool: Pool) -> None:
+    pool.backend("a", up=False)
+    pool.dispatcher.restore([left(name) for name in ("c", "a", "b")])
+    assert [pool.dispatcher.position(name) for name in ("c", "a", "b")] == [1, 2, 3]
+    assert pool.effects.changes == [], "nothing happened: nothing is written"
+    pool.dispatcher.on_backend_up("a", CLASSES, 0)
+    assert pool.effects.placed() == [("c", "a"), ("a", "a")]
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_what_was_on_a_backend_is_adopted_and_fills_its_place(pool: Pool, running: bool) -> None:
+    pool.backend("a", up=False)
+    attempt_state = AttemptState.RUNNING if running else AttemptState.PLACED
+    state = JobState.RUNNING if running else JobState.PLACED
+    pool.dispatcher.restore([left("j", state, entry("j", 1, attempt_state), was_started=running), left("k"), left("l")])
+    assert adopted(pool) == [("j-1", "wanted")]
+    assert (pool.state("j"), pool.record("j").percent, pool.where("j")) == (state, 42.0, "a")
+    pool.dispatcher.on_backend_up("a", CLASSES, 0)
+    assert (pool.where("k"), pool.where("l")) == ("a", None)
+    assert pool.dispatcher.open_jobs() == 3
+    pool.dispatcher.on_progress("j-1", 20.0)
+    pool.dispatcher.on_progress("j-1", 50.0)
+    assert [event.percent for event in pool.effects.of("j") if event.state is JobState.RUNNING][-1] == 50.0
+    assert pool.finish("j")
+    assert (pool.record("j").facts.reruns, len(pool.record("j").log)) == (0, 1)
+    assert pool.effects.counted == ([] if running else ["j"])
+
+
+def test_numbers_of_attempts_go_on(pool: Pool) -> None:
+    pool.backend("a")
+    pool.backend("b")
+    logs = (entry("j", 1, AttemptState.WITHDRAWN), entry("j", 2))
+    pool.dispatcher.restore([left("j", JobState.PLACED, *logs, attempts=1)])
+    pool.dispatcher.on_failed("j-2", Failure(Fault.HOST, "no"), lost=True)
+    assert (pool.attempt("j").number, pool.where("j"), pool.record("j").attempts) == (3, "b", 2)
+    assert attempts(pool, "j")[:2] == [(1, "a", "withdrawn", ""), (2, "a", "lost", "no")]
+
+
+def test_what_failed_before_the_restart_still_counts_after_it(pool: Pool) -> None:
+    pool.backend("a")
+    pool.backend("b", up=False)
+    again = left("j", JobState.QUEUED, entry("j", 1, AttemptState.FAILED), excluded=frozenset({"a"}))
+    pool.dispatcher.restore([again])
+    assert pool.state("j") is JobState.QUEUED
+    pool.dispatcher.on_backend_up("b", CLASSES, 0)
+    assert pool.where("j") == "b"
+
+
+def test_what_runs_for_a_job_that_is_over_is_stopped(pool: Pool) -> None:
+    pool.backend("a")
+    over = left("j", JobState.CANCELLED, entry("j", 1, AttemptState.RUNNING), ended_at=1.0)
+    pool.dispatcher.restore([over])
+    assert adopted(pool) == [("j-1", "unwanted")]
+    assert pool.dispatcher.snapshots()[0].load == 1
+    assert pool.dispatcher.open_jobs() == 0
+    assert not pool.dispatcher.on_finished("j-1", outputs("j")), "too late: it was cancelled"
+    assert pool.state("j") is JobState.CANCELLED
+    assert pool.dispatcher.snapshots()[0].load == 0
+
+
+def test_what_ran_on_a_backend_that_is_gone_runs_again_and_says_so(pool: Pool) -> None:
+    pool.backend("b")
+    pool.dispatcher.restore([left("x"), left("j", JobState.RUNNING, entry("j", 1, AttemptState.RUNNING)), left("y")])
+    assert pool.effects.placed() == [("x", "b"), ("j", "b")], "where it was in the queue"
+    assert attempts(pool, "j")[0][2:] == ("lost", "it ended with the service, or its PC left")
+    assert pool.record("j").facts.reruns == 1
+
+
+def test_ended_jobs_are_known_and_nothing_happens_to_them(pool: Pool) -> None:
+    pool.backend("a")
+    ends = [state for state in JobState if state.terminal]
+    pool.dispatcher.restore([left(each.value, each, ended_at=2.0) for each in ends])
+    assert [pool.state(each.value) for each in ends] == ends
+    assert pool.effects.changes == []
+    assert all(pool.dispatcher.forget(each.value) for each in ends)
+
+
+def test_a_restored_prefetched_job_gives_way_to_the_owner(pool: Pool) -> None:
+    pool.backend("a")
+    pool.dispatcher.restore([left("j", JobState.PLACED, entry("j"))])
+    pool.dispatcher.on_load("a", 1)
+    assert pool.effects.withdrawn == ["j-1"]
+
+
+def test_a_restored_job_can_be_revoked(pool: Pool) -> None:
+    pool.backend("a")
+    pool.dispatcher.restore([left("j", JobState.RUNNING, entry("j", 1, AttemptState.RUNNING)), left("k")])
+    assert pool.dispatcher.on_revoked("j", "gone")
+    assert pool.effects.cancelled == ["j-1"]
+    assert pool.dispatcher.on_revoked("k", "gone")
+    assert pool.dispatcher.open_jobs() == 0

@@ -86,7 +86,7 @@ class House:
         ]
         (self.etc / "backends.toml").write_text("\n".join(tables))
 
-    def write_workflow(self, alias: str, graph: dict[str, Any], **entry: str) -> None:
+    def write_workflow(self, alias: str, graph: dict[str, Any], **entry: Any) -> None:
         (self.workflows / f"{alias}.json").write_text(json.dumps(graph))
         path = self.etc / "workflow_alias.json"
         entries = json.loads(path.read_text()) if path.exists() else []
@@ -179,13 +179,13 @@ class Client:
                 await trio.sleep(0.01)
 
     @asynccontextmanager
-    async def socket(self) -> AsyncIterator[Socket]:
-        """A connected WebSocket. Closes its TCP stream on exit, whatever state it is in."""
+    async def socket(self, query: str = "") -> AsyncIterator[Socket]:
+        """A connected WebSocket, by default as this client. Closes its TCP stream on exit, whatever state it is in."""
         host, port = self.url.removeprefix("http://").rsplit(":", 1)
         stream = await trio.open_tcp_stream(host, int(port))
         async with trio.open_nursery() as nursery:
             connection = await trio_websocket.wrap_client_stream(
-                nursery, stream, f"{host}:{port}", f"/ws?clientId={self.client_id}"
+                nursery, stream, f"{host}:{port}", f"/ws?{query or f'clientId={self.client_id}'}"
             )
             try:
                 yield Socket(connection, stream)
