@@ -10,7 +10,6 @@ import secrets
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from contextlib import aclosing, suppress
 from pathlib import Path
 
 import httpx
@@ -71,12 +70,22 @@ def signature(key: bytes, timestamp: int, body: bytes) -> str:
     return "v1=" + hmac.new(key, f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
 
 
-async def resolve(host: str, port: int, limiter: trio.CapacityLimiter) -> list[str]:
-    """The addresses of a name, by the machine's resolver. Raises OSError."""
-    found = await trio.to_thread.run_sync(
-        lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), abandon_on_cancel=True, limiter=limiter
-    )
-    return [str(address[0]) for *_, address in found]
+class Resolver:
+    """The machine's own. At most `AT_ONCE` look-ups run; one that hangs keeps its thread until it gives up."""
+
+    AT_ONCE = 8
+
+    def __init__(self) -> None:
+        self._limiter = trio.CapacityLimiter(self.AT_ONCE)
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        """A name's addresses as text, the preferred one first. Raises OSError."""
+        found = await trio.to_thread.run_sync(
+            lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
+            abandon_on_cancel=True,
+            limiter=self._limiter,
+        )
+        return [str(address[0]) for *_, address in found]
 
 
 async def call(
@@ -95,15 +104,21 @@ async def call(
     """
     addresses = addresses[:MAX_ADDRESSES]
     reason = f"no answer within {timeout:g} s"
+    answered: list[int] = []
     with trio.move_on_after(timeout):
         for address in addresses:
             try:
-                return await _post(target, address, body, headers, ssl_context, timeout / len(addresses))
+                await _post(target, address, body, headers, ssl_context, timeout / len(addresses), answered.append)
+                break
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 reason = f"it cannot be reached at {address} ({_short(error)})"
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                raise NoAnswer(f"no answer that can be read ({_short(error)})") from error
-    raise NoAnswer(reason)
+                if not answered:
+                    raise NoAnswer(f"no answer that can be read ({_short(error)})") from error
+                break
+    if not answered:
+        raise NoAnswer(reason)
+    return answered[0]
 
 
 async def _post(
@@ -113,7 +128,8 @@ async def _post(
     headers: dict[str, str],
     ssl_context: ssl.SSLContext,
     connect_timeout: float,
-) -> int:
+    on_status: Callable[[int], object],
+) -> None:
     url = httpx.URL(scheme=target.scheme, host=str(address), port=target.port, raw_path=target.path.encode())
     own = {
         "Host": target.host_header,
@@ -124,36 +140,35 @@ async def _post(
     }
     # A client for each call: a kept connection goes by its address, and two names may share one; the second would be
     # sent over a connection whose certificate was checked for the first.
-    async with httpx.AsyncClient(
-        verify=ssl_context,
-        timeout=httpx.Timeout(None, connect=connect_timeout),
-        limits=httpx.Limits(max_keepalive_connections=0),
-        follow_redirects=False,
-        trust_env=False,
-    ) as client:
-        request = client.build_request(
+    async with (
+        httpx.AsyncClient(
+            verify=ssl_context,
+            timeout=httpx.Timeout(None, connect=connect_timeout),
+            limits=httpx.Limits(max_keepalive_connections=0),
+            follow_redirects=False,
+            trust_env=False,
+        ) as client,
+        client.stream(
             "POST", url, content=body, headers=own | headers, extensions={"sni_hostname": target.host}
-        )
-        response = await client.send(request, stream=True)
-        try:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + ANSWER_TIME), suppress(httpx.HTTPError):
-                await _read_on(response)  # the status is known: the call's own deadline must not make it unknown
-        finally:
-            await response.aclose()
-        return response.status_code
+        ) as response,
+    ):
+        on_status(response.status_code)
+        with trio.move_on_after(ANSWER_TIME) as scope:
+            size = 0
+            async for chunk in response.aiter_raw():
+                size += len(chunk)
+                if size > MAX_ANSWER:
+                    scope.cancel()  # a `break` would leave httpx's generators to the garbage collector
 
 
-async def _read_on(response: httpx.Response) -> None:
-    size = 0
-    async with aclosing(response.aiter_raw()) as chunks:  # type: ignore[type-var]
-        async for chunk in chunks:
-            size += len(chunk)
-            if size > MAX_ANSWER:
-                break
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:200]
+def _short(error: BaseException) -> str:
+    """What it is, and the deepest text of its causes: httpx says nothing where a certificate is refused."""
+    name, text = type(error).__name__, ""
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause) or text
+        cause = cause.__cause__ or cause.__context__
+    return f"{name}: {text}"[:200]
 
 
 def _read_key(path: Path) -> bytes:

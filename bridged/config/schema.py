@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from bridged.config.hosts import host_or_network, host_rule
 from bridged.model import Disconnect
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -105,6 +106,32 @@ class Log(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Webhooks(_Section, frozen=True):
+    """Who may be told of a job's end. `hosts`: "example.org" (any port), "example.org:8443", "*.example.org" (every
+    name below it); with none there are no webhooks. `private`: networks ("10.0.0.0/8") and hosts whose addresses may
+    be private, loopback or link-local; all others must be public. `secret` or `secret_file` (seen from the
+    configuration's folder): the key of the signatures; with neither one is made in the state folder (`webhook-secret`).
+    `timeout` (s) bounds one try, `give_up_after` (s) all tries of one delivery, counted from the job's end.
+    """
+
+    hosts: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    secret: str = ""
+    secret_file: str = ""
+    timeout: Annotated[float, Meta(ge=0.1, le=300)] = 10.0
+    give_up_after: Seconds = 86400.0
+
+    def __post_init__(self) -> None:
+        for entry in self.hosts:
+            host_rule(entry)
+        for entry in self.private:
+            host_or_network(entry)
+        if self.secret and self.secret_file:
+            raise ValueError("give `secret` or `secret_file`, not both")
+        if "\0" in self.secret_file:
+            raise ValueError("`secret_file` is no path: it has a NUL character")
+
+
 class Workflows(_Section, frozen=True):
     """Folders and the alias list, relative to the configuration folder."""
 
@@ -126,6 +153,7 @@ class Settings(_Section, frozen=True):
     files: Files = msgspec.field(default_factory=Files)
     state: State = State()
     log: Log = Log()
+    webhooks: Webhooks = Webhooks()
     workflows: Workflows = Workflows()
     embedded: Embedded = Embedded()
 
