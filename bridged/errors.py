@@ -125,7 +125,14 @@ class AttemptFailed(BridgedError):
 
 
 class BackendUnavailable(BridgedError):
-    """A backend did not answer, or answered what no ComfyUI answers."""
+    """A backend did not answer, or answered what no ComfyUI answers.
+
+    `refused`: its PC refuses connections, so no ComfyUI runs there; False also where that was not looked at.
+    """
 
     code = "backend_unavailable"
     status = 502
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused

@@ -26,6 +26,8 @@ class Lost(enum.Enum):
     GONE = "the backend does not know the prompt any more (was it restarted, or its queue cleared?)"
     REFUSED = "the connection failed while the prompt was sent, and the backend did not get it"
     UNREACHABLE = "the backend could not be reached for too long"
+    CRASHED = "its ComfyUI is gone: the PC refuses connections"
+    HUNG = "it hung, and did not stop when it was told to"
 
 
 Outcome = Succeeded | Interrupted | Errored | Lost
@@ -55,7 +57,16 @@ class Follow:
         """around that POST: once the prompt has ended, its answer is not waited for"""
         self.settled = trio.Event()
         """that POST was answered, or its fate was looked up"""
-        self.started = False
+        self.started_at: float | None = None
+        """when it was first seen running; before that it may wait behind the owner's prompts"""
+        self.progressed_at = now
+        """the newest event of this prompt, or when its start was noticed: that it runs at all is no progress"""
+        self.overdue = ""
+        """why it is being stopped, once it has run, or shown nothing, for too long"""
+        self.abandoned = False
+        """given up although it has ended, or before it was posted: its backend cannot be reached"""
+        self.blameless = False
+        """it was given up for a backend that went away with most others"""
         self.left_queue = False
         self.gap = False
         """events may have been missed: outputs come from the history"""
@@ -68,6 +79,10 @@ class Follow:
         self.last_heard = now
 
     @property
+    def started(self) -> bool:
+        return self.started_at is not None
+
+    @property
     def prompt_id(self) -> str:
         return self.attempt.prompt_id
 
@@ -75,6 +90,11 @@ class Follow:
     def awaited(self) -> bool:
         """Whether the backend has it and we do not know yet how it ends."""
         return self.posted and self.settled.is_set() and not self.ended.is_set()
+
+    @property
+    def open(self) -> bool:
+        """Whether the backend may have it and we do not know yet how it ends."""
+        return self.posted and not self.ended.is_set()
 
     @property
     def counts(self) -> bool:

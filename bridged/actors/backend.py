@@ -18,7 +18,9 @@ import trio
 
 from bridged.actors.attempt import Desired, Follow, Lost
 from bridged.actors.control import Control
+from bridged.actors.deadlines import Deadlines
 from bridged.actors.dispatcher import Dispatcher
+from bridged.actors.health import FIRST_PROBATION, REFUSED_RETRY, Health, Outage
 from bridged.actors.runner import Runner
 from bridged.comfy import protocol
 from bridged.comfy.client import ComfyClient
@@ -34,6 +36,9 @@ log = logging.getLogger(__name__)
 
 FIRST_RETRY, LAST_RETRY = 0.25, 10.0
 """seconds between attempts to connect: doubling, with jitter, back to the first after a connection that worked"""
+
+PROBES = 2
+"""look-ups without an answer after which its event socket is not believed any more"""
 
 IDLE_PROBE = 15.0
 """seconds between probes of a backend that says nothing and has nothing of ours"""
@@ -53,7 +58,7 @@ class Shared(msgspec.Struct, frozen=True):
 class BackendActor:
     """`run` does everything; `start`, `cancel` and `withdraw` are plain calls that only tell it what is wanted."""
 
-    def __init__(self, config: Backend, shared: Shared) -> None:
+    def __init__(self, config: Backend, shared: Shared, outage: Outage) -> None:
         self.name = config.name
         self._shared = shared
         self._dispatcher = shared.dispatcher
@@ -71,8 +76,15 @@ class BackendActor:
         )
         self._nursery: trio.Nursery | None = None
         self._socket: EventSocket | None = None
-        self._down_since: float | None = trio.current_time()
-        self._last_heard = 0.0
+        self._health = Health(self.name, outage, trio.current_time())
+        self._deadlines = Deadlines(
+            self.name,
+            self._follows,
+            self._control,
+            self._health,
+            lambda: shared.settings().jobs,
+            partial(outage.covers, self.name),
+        )
         self._emptied = trio.Event()
         self._checking = False
         self._foreign = 0
@@ -97,6 +109,10 @@ class BackendActor:
         if not wanted:
             follow.desired = Desired.CANCEL
 
+    def fence(self, prompt_id: str) -> None:
+        """Before `run`: that prompt was given up, and must not go on should it turn up."""
+        self._control.give_up(prompt_id)
+
     def _follow(self, job: Job, attempt: Attempt) -> Follow:
         before = next(reversed(self._follows.values()), None)
         follow = Follow(job, attempt, trio.current_time(), before)
@@ -115,6 +131,14 @@ class BackendActor:
     def withdraw(self, prompt_id: str) -> None:
         if self._nursery is not None:
             self._nursery.start_soon(self._withdraw, self._follows[prompt_id])
+
+    def on_outage(self) -> None:
+        """One of our own network began or ended."""
+        self._deadlines.rearm()
+
+    def probation(self) -> str:
+        """Why it is not used although it is there, and for how long; "" where it is."""
+        return self._health.probation(trio.current_time())
 
     async def free(self) -> None:
         """Raises BackendUnavailable."""
@@ -138,6 +162,7 @@ class BackendActor:
                 nursery.start_soon(self._control.delete_histories)
                 nursery.start_soon(self._control.stop_batches)
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self._deadlines.run)
                 for follow in self._follows.values():
                     follow.gap = True
                     nursery.start_soon(self._run_attempt, follow)
@@ -146,6 +171,7 @@ class BackendActor:
                 await self._stay_connected()
         finally:
             self._nursery = None
+            self._health.on_stop(trio.current_time())
             self._dispatcher.on_backend_down(self.name, "its actor ended")
 
     async def aclose(self) -> None:
@@ -155,25 +181,30 @@ class BackendActor:
         delay = FIRST_RETRY
         while True:
             connected_at = trio.current_time()
+            refused = False
             try:
                 async with self._client.events() as socket:
                     self._socket = socket
                     reason = await self._converse(socket)
             except BackendUnavailable as error:
-                reason = str(error)
+                reason, refused = str(error), error.refused
             self._socket = None
-            if self._down_since is None:
+            now = trio.current_time()
+            if self._health.on_down(now):
                 log.warning("backend %s is down: %s", self.name, reason)
-                self._down_since = trio.current_time()
                 delay = FIRST_RETRY
             for follow in self._follows.values():
-                follow.gap = True
+                follow.gap = follow.gap or not follow.ended.is_set()
             self._dispatcher.on_backend_down(self.name, reason)
-            self._give_up_unreachable()
-            worked = trio.current_time() - connected_at > LAST_RETRY
-            delay = FIRST_RETRY if worked else delay
-            await trio.sleep(delay * random.uniform(0.8, 1.2))
-            delay = min(delay * 2, LAST_RETRY)
+            if not refused:
+                self._health.on_reached()
+            elif self._health.on_refused(now):
+                self._eject()
+            self._deadlines.rearm()
+            delay = FIRST_RETRY if now - connected_at > LAST_RETRY else delay
+            pause = REFUSED_RETRY if self._health.undecided else delay
+            await trio.sleep(pause * random.uniform(0.8, 1.2))
+            delay = min(pause * 2, LAST_RETRY)
 
     async def _converse(self, socket: EventSocket) -> str:
         """Reads until the socket ends; returns why."""
@@ -189,7 +220,7 @@ class BackendActor:
         return reasons[0] if reasons else "its event socket closed"
 
     async def _identify(self, socket: EventSocket, reasons: list[str]) -> None:
-        """Learns what the backend can do and what it is doing, then reports it up."""
+        """Learns what the backend can do and what it is doing, then reports it up: at once, or after a probation."""
         try:
             body = await self._client.object_info()
             classes = await trio.to_thread.run_sync(parse_classes, body)
@@ -199,13 +230,36 @@ class BackendActor:
             reasons.append(str(error))
             await self._drop(socket)
             return
-        self._down_since = None
-        self._last_heard = trio.current_time()
+        now = trio.current_time()
+        away = now - (self._health.down_since or now)
+        seconds = self._health.on_up(now)
+        self._deadlines.on_heard_again(away)
         self._runner.output_classes = classes.outputs
-        log.info("backend %s is up: %d node classes", self.name, len(classes.names))
-        self._dispatcher.on_backend_up(self.name, classes.names, self._foreign)
         if self._nursery is not None:
             self._nursery.start_soon(self._control.revoke_orphans)
+        if seconds:
+            await self._serve_probation(seconds)
+        log.info("backend %s is up: %d node classes", self.name, len(classes.names))
+        self._dispatcher.on_backend_up(self.name, classes.names, self._foreign)
+
+    async def _serve_probation(self, seconds: float) -> None:
+        """What runs on it is followed; nothing new comes. It is let off where it is the only one left to use."""
+        log.warning("backend %s is back and %s", self.name, self.probation())
+        self._dispatcher.on_backend_down(self.name, "on probation")
+        while seconds > 0:
+            await trio.sleep(min(seconds, FIRST_PROBATION))
+            seconds -= FIRST_PROBATION
+            others = (s for s in self._dispatcher.snapshots() if s.name != self.name)
+            if not any(s.up and not s.draining for s in others):
+                break
+        self._health.end_probation()
+
+    def _eject(self) -> None:
+        """Its ComfyUI does not run, and the queue went with it. What has ended may still have its files there."""
+        log.warning("backend %s is gone: it refuses connections", self.name)
+        for follow in list(self._follows.values()):
+            if not follow.ended.is_set():
+                self._deadlines.give_up(follow, Lost.CRASHED)
 
     async def _watch(self) -> None:
         """The second witness: asks about attempts that are silent, and whether a quiet backend is still there."""
@@ -213,21 +267,27 @@ class BackendActor:
         while True:
             interval = self._shared.settings().jobs.witness_interval
             await trio.sleep(interval)
-            self._give_up_unreachable()
             now = trio.current_time()
-            silent = any(f.awaited and now - f.last_heard >= interval for f in self._follows.values())
-            if self._down_since is not None or not (silent or now - self._last_heard >= IDLE_PROBE):
+            silent = any(f.open and now - f.last_heard >= interval for f in self._follows.values())
+            patience = interval if self._follows else IDLE_PROBE
+            if self._health.down_since is not None or not (silent or now - self._health.last_heard >= patience):
                 continue
+            self._ask()
             try:
                 await self._look_up()
-                self._last_heard = now
                 failures = 0
             except BackendUnavailable as error:
-                failures += 1
+                self._ask()  # an event may have come in between: that is life, and no answer
+                failures = PROBES if error.refused else failures + 1
                 log.info("backend %s: probe %d failed: %s", self.name, failures, error)
-                if failures >= 2 and self._socket is not None:
+                if failures >= PROBES and self._socket is not None:
                     failures = 0
                     await self._drop(self._socket)
+
+    def _ask(self) -> None:
+        """From now on its silence counts."""
+        self._health.asked = True
+        self._deadlines.rearm()
 
     def _suspect(self) -> None:
         """A request failed on the network: nothing more is placed here until a new connection has been made."""
@@ -241,16 +301,6 @@ class BackendActor:
             await socket.close()
         await socket.abort()
 
-    def _give_up_unreachable(self) -> None:
-        limit = self._shared.settings().jobs.unreachable_after
-        if self._down_since is None or trio.current_time() - self._down_since < limit:
-            return
-        for follow in list(self._follows.values()):
-            if follow.posted and not follow.ended.is_set():
-                self._control.give_up(follow.prompt_id)
-                follow.settled.set()
-                follow.end(Lost.UNREACHABLE)
-
     async def _look_up(self) -> None:
         """Asks what became of our attempts, and how many prompts there are that are not ours.
 
@@ -262,6 +312,7 @@ class BackendActor:
         queue = await self._client.queue()
         present = {*queue.running, *queue.pending}
         now = trio.current_time()
+        self._health.heard(now)
         self._leaving &= present
         if self._statuses == heard:
             self._remaining = len(present)
@@ -280,7 +331,8 @@ class BackendActor:
     # -- events ------------------------------------------------------------------------------------------------------
 
     def _on_event(self, event: protocol.Event) -> None:
-        self._last_heard = trio.current_time()
+        now = trio.current_time()
+        self._health.heard(now)
         if isinstance(event, protocol.Status):
             self._remaining = event.queue_remaining
             self._statuses += 1
@@ -294,7 +346,7 @@ class BackendActor:
                 self._leaving.discard(event.prompt_id)
                 self._count_foreign()
             return
-        follow.last_heard = self._last_heard
+        follow.last_heard = follow.progressed_at = now
         follow.settled.set()  # it is there, whatever became of the answer to its POST
         match event:
             case protocol.Started():
@@ -317,7 +369,7 @@ class BackendActor:
 
     def _started(self, follow: Follow) -> None:
         if not follow.started:
-            follow.started = True
+            self._deadlines.on_started(follow, trio.current_time())
             self._dispatcher.on_started(follow.prompt_id)
 
     def _count_foreign(self) -> None:

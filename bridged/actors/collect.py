@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Self
 
 import trio
 
@@ -49,7 +50,7 @@ async def collect(
     wanted = [file for file in files if file.type == "output"] or files
     if len(wanted) > MAX_FILES:
         raise AttemptFailed(f"the prompt saved {len(wanted)} files; at most {MAX_FILES} are taken", Fault.WORKFLOW)
-    download = _Download(client, spool, int(settings.result_max_size * 1e6), settings.allowed, give_up_at)
+    download = _Download(follow, client, spool, int(settings.result_max_size * 1e6), settings.allowed, give_up_at)
     complete = False
     try:
         for number, file in enumerate(wanted, 1):
@@ -86,12 +87,37 @@ async def _from_history(prompt_id: str, client: ComfyClient, give_up_at: float) 
         pause = min(pause * 2, 1.0)
 
 
+class _Heard:
+    """What is downloaded is a sign of life, too: on a slow line it may be the only one that comes through."""
+
+    __slots__ = ("_chunks", "_follow")
+
+    def __init__(self, follow: Follow, chunks: AsyncIterator[bytes]) -> None:
+        self._follow = follow
+        self._chunks = chunks
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await anext(self._chunks)
+        self._follow.last_heard = trio.current_time()
+        return chunk
+
+
 class _Download:
     """Files of one prompt on their way into the spool; `outputs` has those that are there."""
 
     def __init__(
-        self, client: ComfyClient, spool: Spool, limit: int, allowed: dict[str, list[str]], give_up_at: float
+        self,
+        follow: Follow,
+        client: ComfyClient,
+        spool: Spool,
+        limit: int,
+        allowed: dict[str, list[str]],
+        give_up_at: float,
     ) -> None:
+        self._follow = follow
         self._client = client
         self._spool = spool
         self._limit = limit
@@ -110,7 +136,7 @@ class _Download:
                         message = f"it does not give a result file (HTTP status {response.status})"
                         raise AttemptFailed(message, Fault.HOST)
                     stored = await self._spool.receive(
-                        "results", name, chunks, limit=self._limit, allowed=self._allowed
+                        "results", name, _Heard(self._follow, chunks), limit=self._limit, allowed=self._allowed
                     )
                     # Noted before the connection is left, where being cancelled would lose sight of the file.
                     self.outputs.append(Output(name, stored))

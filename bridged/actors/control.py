@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 import trio
 
@@ -123,13 +124,13 @@ class Control:
 
     async def revoke_orphans(self) -> None:
         """Stops what was given up: after the backend was away, or when one of them turns up."""
-        for prompt_id in list(self.orphans):
-            try:
-                await self._client.delete_queued([prompt_id])
-                if prompt_id in (await self._client.queue()).running:
+        if not self.orphans:
+            return
+        with suppress(BackendUnavailable):
+            await self._client.delete_queued(list(self.orphans))
+            for prompt_id in (await self._client.queue()).running:
+                if prompt_id in self.orphans:
                     await self._client.interrupt(prompt_id)
-            except BackendUnavailable:
-                return
 
     def forget_history(self, prompt_id: str) -> None:
         """Its outputs are ours now, or never will be: the entry can go, some time soon."""

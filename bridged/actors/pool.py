@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import trio
 
 from bridged.actors.backend import BackendActor, Shared
+from bridged.actors.health import Outage
 from bridged.config.schema import Backend
 from bridged.errors import BackendUnavailable
 from bridged.model import Attempt, Failure, Fault, Job
@@ -28,6 +29,8 @@ class _Child:
         self.wanted: Backend | None = config
         """what is to run under this name: None once it was removed"""
         self.changed = trio.Event()
+        self.fenced: list[str] = []
+        """prompts that an earlier run gave up here"""
         self.actor: BackendActor | None = None
         self.adopted: dict[str, tuple[Job, Attempt, bool]] = {}
         """prompt_id -> what an earlier run of the service began here, until its actor takes it up"""
@@ -49,6 +52,8 @@ class Pool:
         self._shared = shared
         self._dispatcher = shared.dispatcher
         self._children: dict[str, _Child] = {}
+        self._outage = Outage(self._on_outage)
+        self._outage_timer = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._removed = trio.Event()
 
@@ -63,10 +68,19 @@ class Pool:
         """Before `run`: that attempt is to be looked up on its backend, which is one of the pool."""
         self._children[attempt.backend].adopted[attempt.prompt_id] = (job, attempt, wanted)
 
+    def fence(self, attempt: Attempt) -> None:
+        """Before `run`: that attempt was given up, and must not go on should it turn up on its backend."""
+        self._children[attempt.backend].fenced.append(attempt.prompt_id)
+
     def is_crashed(self, name: str) -> bool:
         """Whether its actor crashed and now cools down."""
         child = self._children.get(name)
         return child is not None and child.crashed
+
+    def probation(self, name: str) -> str:
+        """Why a backend is not used although it is there, and for how long; "" where it is used, or not there."""
+        child = self._children.get(name)
+        return "" if child is None or child.actor is None else child.actor.probation()
 
     async def wait_removed(self, name: str) -> None:
         """Until a backend that is not wanted any more has finished and is gone."""
@@ -107,7 +121,21 @@ class Pool:
             self._nursery = nursery
             for name, child in self._children.items():
                 nursery.start_soon(self._supervise, name, child)
-            await trio.sleep_forever()
+            while True:
+                with trio.CancelScope(deadline=self._outage.ends_at) as self._outage_timer:
+                    await trio.sleep_forever()
+                self._outage.expire(trio.current_time())
+
+    def _on_outage(self) -> None:
+        suspended = self._dispatcher.suspended = self._outage.suspended
+        if suspended:
+            log.warning("most backends went away at once: taken for our own network, nothing is given up for now")
+        else:
+            log.warning("backends that are away are given up again: enough are back, or it lasted too long")
+        self._outage_timer.deadline = self._outage.ends_at
+        for child in self._children.values():
+            if child.actor is not None:
+                child.actor.on_outage()
 
     def _add(self, backend: Backend) -> None:
         child = _Child(backend)
@@ -128,7 +156,7 @@ class Pool:
         while child.wanted is not None:
             child.config, child.ending = child.wanted, False
             try:
-                child.actor = actor = BackendActor(child.config, self._shared)
+                child.actor = actor = BackendActor(child.config, self._shared, self._outage)
             except Exception:
                 log.exception("backend %s: its configuration cannot be used", name)
                 self._dispatcher.on_backend_down(name, "its configuration cannot be used")
@@ -141,7 +169,9 @@ class Pool:
             self._configure(child.config)
             for job, attempt, wanted in child.adopted.values():
                 actor.adopt(job, attempt, wanted=wanted)
-            child.adopted = {}
+            for prompt_id in child.fenced:
+                actor.fence(prompt_id)
+            child.adopted, child.fenced = {}, []
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._run_again_after_crashes, name, child, actor)

@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 SUBFOLDER = "bridged"
 """where our uploads go in a backend's input folder: its owner can see whose they are, and remove them"""
 
-FULL_PAUSE = 5.0
-"""seconds between tries to fetch outputs onto a full disk"""
+PAUSE = 5.0
+"""seconds between tries to fetch outputs onto a full disk, or over a network of ours that does not work"""
 
 
 def _nothing() -> None:
@@ -90,13 +90,13 @@ class Runner:
         """Raises what `run` attributes."""
         if not follow.posted:
             graph: Graph | None = None
-            if follow.desired is Desired.RUN:
+            if follow.desired is Desired.RUN and not follow.ended.is_set():
                 with trio.CancelScope() as follow.interruptible:
                     graph = await self._with_files(follow.job)
                     if follow.before is not None:
                         await follow.before.settled.wait()
                 follow.interruptible = follow.before = None
-            if graph is None or follow.desired is Desired.CANCEL:
+            if graph is None or follow.desired is Desired.CANCEL or follow.ended.is_set():
                 return self._unsuccessful(follow)
             await self._post_with_files(follow, graph)
         elif not follow.settled.is_set():
@@ -128,8 +128,18 @@ class Runner:
                 raise AttemptFailed(Lost.GONE.value, Fault.NETWORK, lost=True)
             case Lost.GONE:
                 raise AttemptFailed(Lost.GONE.value, Fault.HOST, lost=True, down=True)
-            case Lost.UNREACHABLE:
-                raise AttemptFailed(Lost.UNREACHABLE.value, Fault.NETWORK, lost=True, down=True)
+            case Lost.UNREACHABLE as lost:
+                down = follow.posted and not follow.blameless
+                raise AttemptFailed(lost.value, Fault.NETWORK, lost=follow.posted, down=down)
+            case Lost.CRASHED as lost:
+                # Who only waited there did not bring it down, and may go back once it runs again.
+                blamed = follow.started and not follow.adopted and not follow.blameless
+                fault = Fault.HOST if blamed else Fault.NETWORK
+                raise AttemptFailed(lost.value, fault, lost=follow.posted, down=blamed)
+            case Lost.HUNG:
+                raise AttemptFailed(follow.overdue, Fault.HOST, lost=True)
+            case protocol.Interrupted() if follow.overdue:
+                raise AttemptFailed(follow.overdue, Fault.HOST)
             case Lost() as lost:
                 raise AttemptFailed(lost.value, Fault.NETWORK)
             case _:
@@ -157,15 +167,17 @@ class Runner:
             return None
 
     async def _collect(self, follow: Follow) -> tuple[Output, ...] | None:
-        """None where a revocation came in between."""
+        """None where a revocation came in between. Raises BackendUnavailable where the backend was given up."""
         settings = self._settings()
         outputs = None
         with trio.CancelScope() as follow.interruptible:
-            if follow.desired is Desired.RUN:
+            if follow.desired is Desired.RUN and not follow.abandoned:
                 patience = settings.jobs.unreachable_after if follow.ended.is_set() else 0.0
                 history = follow.gap or not self.has_all_outputs(follow)
                 outputs = await collect(follow, self._client, self._spool, settings.files, history, patience)
         follow.interruptible = None
+        if outputs is None and follow.abandoned and follow.desired is Desired.RUN:
+            raise BackendUnavailable(Lost.UNREACHABLE.value)
         return outputs
 
     async def _collected(self, follow: Follow, outputs: tuple[Output, ...] | None) -> Callable[[], object]:
@@ -175,8 +187,12 @@ class Runner:
             except OutOfSpace as error:
                 # The PC still has them: a full disk of ours costs the job time, not its result.
                 log.error("backend %s: the outputs of a job wait on it: %s", self._name, error)
+            except BackendUnavailable:
+                if follow.abandoned or not self._dispatcher.suspended:
+                    raise  # else it is our network, and the outputs wait for it
+            if outputs is None and follow.desired is Desired.RUN:
                 with trio.CancelScope() as follow.interruptible:
-                    await trio.sleep(FULL_PAUSE)
+                    await trio.sleep(PAUSE)
                 follow.interruptible = None
         if outputs is None:
             return partial(self._dispatcher.on_cancelled, follow.prompt_id)
@@ -198,6 +214,8 @@ class Runner:
     async def _post(self, follow: Follow, graph: Graph) -> None:
         """POST /prompt, and where its answer stays away, finds out whether it was accepted."""
         await self._ledger.committed()  # after a crash it is looked up under the id it is about to get
+        if follow.ended.is_set():
+            return
         follow.posted = True
         answer = protocol.PromptAnswer()
         try:
@@ -219,6 +237,10 @@ class Runner:
     async def _settle(self, follow: Follow) -> None:
         """A POST with no answer may have been accepted: asks until that is known, or the backend is given up."""
         follow.gap = True
+        with trio.CancelScope() as follow.posting:
+            await self._look_for(follow)
+
+    async def _look_for(self, follow: Follow) -> None:
         misses = 0
         while not follow.settled.is_set():
             try:

@@ -1,4 +1,4 @@
-"""Everything one ComfyUI is asked, as calls: the hot path over h11, the rest over httpx, events over wsproto.
+"""Everything one ComfyUI is asked, as calls: the hot path over httptools, the rest over httpx, events over wsproto.
 
 Control calls (queue, history, interrupt, probe) have connections of their own, so they never wait behind a transfer.
 No Origin or Sec-Fetch-Site header is ever sent: 2026 versions refuse cross-site requests.
@@ -168,7 +168,8 @@ class ComfyClient:
             await old.aclose()
             raise BackendUnavailable("too many control calls wait for it") from error
         except (httpx.HTTPError, trio.TooSlowError) as error:
-            raise BackendUnavailable(f"it does not answer ({type(error).__name__})") from error
+            text = f"it does not answer ({type(error).__name__})"
+            raise BackendUnavailable(text, refused=_is_refusal(error)) from error
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -185,7 +186,9 @@ class ComfyClient:
             with trio.fail_after(10):
                 tcp = await trio.open_tcp_stream(host, port)
         except (OSError, trio.TooSlowError) as error:
-            raise BackendUnavailable(f"it cannot be reached ({type(error).__name__})") from error
+            refused = _is_refusal(error)
+            text = "it refuses connections" if refused else f"it cannot be reached ({type(error).__name__})"
+            raise BackendUnavailable(text, refused=refused) from error
         _detect_dead_peer(tcp)
         stream = trio.SSLStream(tcp, self._ssl, server_hostname=host) if secure else tcp
         try:
@@ -203,6 +206,14 @@ class ComfyClient:
             # Closed fully before anyone reconnects: a late close of this socket would deregister the next one of the
             # same client_id (ComfyUI 0.3.64).
             await trio.aclose_forcefully(stream)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether every address of it refused the connection: its PC answers, and nothing listens there."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_refusal, error.exceptions))
+    cause = error.__cause__ or error.__context__
+    return isinstance(error, ConnectionRefusedError) or (cause is not None and _is_refusal(cause))
 
 
 async def _bounded(response: httpx.Response) -> httpx.Response:
