@@ -31,6 +31,9 @@ class Effects(Protocol):
         """An earlier run of the service began this attempt: find out what became of it, and go on from there; not
         `wanted`: see that it does not go on."""
 
+    def fence(self, attempt: Attempt) -> None:
+        """That attempt was given up in an earlier run: should it turn up on its backend, it must not go on."""
+
     def cancel(self, attempt: Attempt) -> None:
         """Work towards this attempt not running, until the backend confirms it (`on_cancelled`)."""
 
@@ -52,6 +55,8 @@ class JobRecord:
         self.facts = facts
         self.percent = 0.0
         self.written_percent = 0.0
+        self.end_is_known = False
+        """its end is safe in the ledger, and its client was told"""
         self.attempt: Attempt | None = None
         self.log: dict[str, AttemptLog] = {}
         """prompt_id -> how that attempt went, in the order of the attempts"""
@@ -59,6 +64,11 @@ class JobRecord:
     @property
     def state(self) -> JobState:
         return self.facts.state
+
+    @property
+    def shown_state(self) -> JobState:
+        """What anybody may be told: an end only once it is known."""
+        return JobState.RUNNING if self.state.terminal and not self.end_is_known else self.state
 
     @property
     def failure(self) -> Failure | None:

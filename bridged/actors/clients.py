@@ -199,6 +199,7 @@ class Clients:
         for status, detail in told(event):
             client.tell(Message(status, detail, event.job_id), ends=event.state in WORTH_TELLING)
         if event.state.terminal:
+            record.end_is_known = True
             self._note_end(client, record)
             if not client.open_jobs():
                 # Who polls sees the newest state only: of a failed job that must stay the error, with its reason.
@@ -224,9 +225,13 @@ class Clients:
             client = self.obtain(each.job.client_id)
             client.restore(record, each.fetched)
             if record.state.terminal:
+                record.end_is_known = True
                 self._note_end(client, record)
             elif client.client_id not in saved.connected:
                 self._leased.add(client.client_id)
+        for client in self._clients.values():
+            if client.newest == CLOSED and client.open_jobs():
+                client.newest = Message("progress", "100.00%", next(reversed(client.jobs)))
         self._ended = deque(sorted(self._ended))
         self._uploads = {upload.token: upload for upload in saved.uploads}
         now = self._clock()
@@ -273,9 +278,10 @@ class Clients:
             if client.session is session:
                 client.session = None
                 if not self._stopping:
-                    self._ledger.write(ClientConnected(client_id, False))
                     if not ours and session.closing is None:
                         self._go_away(client)
+                    if not client.left:  # else it stays written down until it is clear what becomes of those
+                        self._ledger.write(ClientConnected(client_id, False))
             client.last_seen = self._clock()
 
     def _resume_token(self, client_id: str) -> str:
@@ -322,6 +328,7 @@ class Clients:
             client = self._clients.get(client_id)
             if client is None or client.away_since is None or not client.left:
                 self._away.discard(client_id)
+                self._ledger.write(ClientConnected(client_id, False))
                 continue
             away = now - client.away_since
             client.left &= {record.job.id for record in client.open_jobs()}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from msgspec.structs import replace
 
+from bridged.actors.announcement import announcement
 from bridged.actors.books import BackendState, Effects, JobRecord, OnBackend
 from bridged.actors.verdict import Failed, judge
 from bridged.errors import NoBackendCanRun, Stopping
@@ -31,6 +32,7 @@ from bridged.placement.capability import can_run, obstacles
 from bridged.placement.policy import Prefetched, Waiting, decide
 from bridged.store.ledger import (
     AttemptMoved,
+    Change,
     JobAdded,
     JobFacts,
     JobsForgotten,
@@ -41,6 +43,9 @@ from bridged.store.ledger import (
 )
 
 log = logging.getLogger(__name__)
+
+SETTLING = 30.0
+"""seconds after the start in which backends that were not seen yet may still come"""
 
 LEARNING = 0.2
 """how much the newest run of a workflow counts in what it is expected to take"""
@@ -62,6 +67,7 @@ class Dispatcher:
         self._clock = clock
         self.max_attempts = max_attempts
         self.prefetch = prefetch
+        self._began = clock()
         self._durations: dict[str, float] = {}
         """alias -> seconds that it took lately from its start to its end"""
         self._too_large: dict[tuple[str, str], float] = {}
@@ -139,13 +145,17 @@ class Dispatcher:
         self._schedule()
         return position
 
-    def on_revoked(self, job_id: str, reason: str, state: JobState = JobState.CANCELLED) -> bool:
-        """The job is not wanted any more. True where that changed something. Nothing is revoked while stopping."""
+    def on_revoked(
+        self, job_id: str, reason: str, state: JobState = JobState.CANCELLED, *, announced: bool = True
+    ) -> bool:
+        """The job is not wanted any more. True where that changed something. Nothing is revoked while stopping. With
+        `announced` False its webhook is told nothing: whoever submitted it was told that there is no job."""
         record = self.jobs.get(job_id)
         if record is None or record.state.terminal or self.detached:
             return False
         self._queue.pop(job_id, None)
-        self._end(record, replace(record.facts, state=state, failure=Failure(Fault.CLIENT, reason)))
+        facts = replace(record.facts, state=state, failure=Failure(Fault.CLIENT, reason))
+        self._end(record, facts, announced=announced)
         if record.attempt is not None:
             _, entry = self._on_backend[record.attempt.prompt_id]
             entry.leaving = True
@@ -158,7 +168,8 @@ class Dispatcher:
         record = self.jobs.get(job_id)
         if record is None or not record.state.terminal:
             return None
-        self._effects.write(JobsForgotten((job_id,)))
+        if not any(not entry.state.terminal for entry in record.log.values()):
+            self._effects.write(JobsForgotten((job_id,)))  # else once the last attempt is confirmed to have ended
         return self.jobs.pop(job_id)
 
     def restore(self, saved: Iterable[SavedJob]) -> None:
@@ -176,6 +187,8 @@ class Dispatcher:
             for entry in each.attempts:
                 if not entry.state.terminal:
                     self._restore_attempt(record, entry)
+                elif entry.state is AttemptState.LOST and entry.attempt.backend in self._backends:
+                    self._effects.fence(entry.attempt)
             if not record.state.terminal and record.attempt is None:
                 if record.state is JobState.QUEUED:
                     self._queue[record.job.id] = record
@@ -426,13 +439,19 @@ class Dispatcher:
 
     def _fail_impossible(self) -> None:
         """Ends queued jobs that what is now known of the pool rules out: they would wait for ever."""
+        if self.detached:
+            return
         snapshots = self.snapshots()
+        settling = self._clock() - self._began < SETTLING
         for record in list(self._queue.values()):
             # A drain is an operator's passing wish: what waits already may wait for its end.
             others = [replace(s, draining=False) for s in snapshots if s.name not in record.excluded]
             reasons = obstacles(record.job.requires, others)
             unconfirmed = record.failure is not None and record.failure.fault is Fault.WORKFLOW
-            if unconfirmed and not any(s.up and can_run(record.job.requires, s) for s in others):
+            may_confirm = (
+                can_run(record.job.requires, s) if s.up else settling and s.classes is None for s in others
+            )
+            if unconfirmed and not any(may_confirm):
                 reasons = {}  # a node's exception that nobody is there to confirm
             # With no backend at all it waits for the next; one that failed on all there are has waited enough.
             if reasons or (reasons is not None and record.failure is not None):
@@ -442,16 +461,18 @@ class Dispatcher:
                 failure = record.failure or Failure(Fault.POLICY, message)
                 self._end(record, replace(record.facts, state=JobState.FAILED, failure=failure))
 
-    def _end(self, record: JobRecord, facts: JobFacts) -> None:
-        self._move(record, replace(facts, ended_at=self._clock()))
+    def _end(self, record: JobRecord, facts: JobFacts, *, announced: bool = True) -> None:
+        facts = replace(facts, ended_at=self._clock())
+        # In one write, so that no crash comes between an end and the delivery of its news.
+        self._move(record, facts, *(announcement(record.job, facts, str(uuid.uuid4())) if announced else ()))
         # It is kept for its result's time, without what it was made of.
         record.job = replace(record.job, graph={}, files=())
 
-    def _move(self, record: JobRecord, facts: JobFacts) -> None:
-        """The one place where a job's facts change."""
+    def _move(self, record: JobRecord, facts: JobFacts, *more: Change) -> None:
+        """The one place where a job's facts change; `more` is written down together with that."""
         change = moved(record.job.id, record.facts, facts)
         record.facts = facts
-        self._effects.write(change)
+        self._effects.write(change, *more)
         self._publish(record)
 
     def _log_attempt(self, record: JobRecord, prompt_id: str, state: AttemptState, reason: str = "") -> None:
@@ -460,6 +481,8 @@ class Dispatcher:
             entry = replace(entry, ended_at=self._clock())
         record.log[prompt_id] = entry
         self._effects.write(AttemptMoved(entry))
+        if record.job.id not in self.jobs and all(each.state.terminal for each in record.log.values()):
+            self._effects.write(JobsForgotten((record.job.id,)))
 
     def _count_started(self, record: JobRecord) -> None:
         if not record.facts.was_started:

@@ -13,9 +13,12 @@ from bridged import catalogue
 from bridged.actors.clients import Clients
 from bridged.actors.dispatcher import Dispatcher
 from bridged.config.schema import Settings
-from bridged.errors import BridgedError, KeyReused, QueueFull
+from bridged.errors import BadInput, BridgedError, KeyReused, QueueFull
 from bridged.model import Job
 from bridged.store.ledger import Ledger
+
+NOT_STORED = "it could not be stored"
+"""why a submission ended that was refused: its key was not used"""
 
 
 class Submitted(msgspec.Struct, frozen=True):
@@ -25,8 +28,12 @@ class Submitted(msgspec.Struct, frozen=True):
     position: int
 
 
+def _no_webhooks(url: str) -> None:
+    raise BadInput("webhook: this service calls none")
+
+
 class Intake:
-    """`current` gives the catalogue and the settings in force."""
+    """`current` gives the catalogue and the settings in force; `check_webhook` raises where a URL cannot be one."""
 
     def __init__(
         self,
@@ -34,18 +41,21 @@ class Intake:
         clients: Clients,
         ledger: Ledger,
         current: Callable[[], tuple[catalogue.Catalogue, Settings]],
+        check_webhook: Callable[[str], None] = _no_webhooks,
     ) -> None:
         self._dispatcher = dispatcher
         self._clients = clients
         self._ledger = ledger
         self._current = current
+        self._check_webhook = check_webhook
         self._keys: dict[tuple[str, str], str] = {}
         """(client_id, idempotency key) -> job_id"""
 
     def restore(self) -> None:
         """Takes up the keys of the jobs that the dispatcher knows."""
-        for job in (record.job for record in self._dispatcher.jobs.values()):
-            if job.idempotency_key:
+        for record in self._dispatcher.jobs.values():
+            job = record.job
+            if job.idempotency_key and (record.failure is None or record.failure.message != NOT_STORED):
                 self._keys[job.client_id, job.idempotency_key] = job.id
 
     async def submit(
@@ -74,7 +84,7 @@ class Intake:
             await self._ledger.durable()
         except BridgedError:
             self._keys.pop((client_id, key), None)
-            self._dispatcher.on_revoked(job.id, "it could not be stored")
+            self._dispatcher.on_revoked(job.id, NOT_STORED, announced=False)
             raise
         return Submitted(job.id, position)
 
@@ -83,6 +93,8 @@ class Intake:
     ) -> Job:
         workflows, settings = self._current()
         workflow = workflows.get(alias)
+        if webhook:
+            self._check_webhook(webhook)
         graph, files = catalogue.apply(workflow, values, lambda token: self._clients.resolve(client_id, token))
         jobs, options = settings.jobs, workflow.options
         return Job(

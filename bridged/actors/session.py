@@ -62,9 +62,9 @@ def info(client: Client | None, position: Callable[[str], int | None]) -> dict[s
     answer: dict[str, Any] = {"status": client.newest.status, "detail": client.newest.detail}
     if client.jobs:
         record = next(reversed(client.jobs.values()))
-        answer |= {"details": answer["detail"], "job_id": record.job.id, "state": record.state.value}
+        answer |= {"details": answer["detail"], "job_id": record.job.id, "state": record.shown_state.value}
         if record.state is JobState.QUEUED:
             answer["position"] = position(record.job.id)
-        if record.failure is not None:
+        if record.failure is not None and record.shown_state is record.state:
             answer |= {"reason": record.failure.message, "fault": record.failure.fault.value}
     return answer

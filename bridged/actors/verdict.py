@@ -72,7 +72,7 @@ def judge(
     if fault not in (Fault.HOST, Fault.NETWORK):  # 2
         return end
     if signature == OUT_OF_MEMORY != facts.signature and obstacles(job.requires, others) is not None:  # 3
-        return replace(again, excluded=facts.excluded)
+        return replace(again, excluded=facts.excluded) if facts.attempts < max_attempts else end
     if len(crashed_on) >= QUARANTINE:  # 4
         took = ", ".join(sorted(crashed_on))
         message = f"quarantined: {took} went down while running it; the last time {where}"

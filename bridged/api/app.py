@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import trio
-from quart import Response, request
+from quart import Response, has_request_context, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
@@ -75,17 +75,20 @@ def create_app(services: Services) -> QuartTrio:
 
     @app.errorhandler(BridgedError)
     async def refuse(error: BridgedError) -> Response:
-        await finish_reading()
+        if has_request_context():  # else it is a WebSocket's
+            await finish_reading()
         return error_response(error)
 
     @app.errorhandler(HTTPException)
     async def plain(error: HTTPException) -> Response:
-        detail = f"{request.method} {request.path}: {error.name}"
+        what = f"{request.method} {request.path}: " if has_request_context() else ""
+        detail = f"{what}{error.name}"
         return json_response({"detail": detail}, error.code or 500)
 
     @app.errorhandler(Exception)
     async def broken(error: Exception) -> Response:
-        log.error("%s %s failed", request.method, request.path, exc_info=error)
+        what = f"{request.method} {request.path}" if has_request_context() else "a WebSocket"
+        log.error("%s failed", what, exc_info=error)
         return json_response({"detail": "internal error; the service's log says more"}, 500)
 
     return app

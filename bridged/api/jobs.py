@@ -39,18 +39,20 @@ def routes(services: Services) -> Blueprint:
 
 def describe(record: JobRecord, services: Services) -> dict[str, Any]:
     """A job as JSON: times in seconds since 1970, sizes in bytes, `position` 1 for the next one."""
-    job, failure = record.job, record.failure
-    queued = record.state is JobState.QUEUED
+    job, state = record.job, record.shown_state
+    known = state is record.state
+    failure, outputs = (record.failure, record.outputs) if known else (None, ())
+    queued = state is JobState.QUEUED
     answer: dict[str, Any] = {
         "job_id": job.id,
         "clientId": job.client_id,
         "workflow": job.alias,
-        "state": record.state.value,
+        "state": state.value,
         "position": services.dispatcher.position(job.id) if queued else None,
         "eta": services.dispatcher.eta(job.id) if queued else None,
         "percent": round(record.percent, 2),
         "created_at": job.created_at,
-        "ended_at": record.ended_at,
+        "ended_at": record.ended_at if known else None,
         "reruns": record.facts.reruns,
         "attempts": [_attempt(entry) for entry in record.log.values()],
         "outputs": [
@@ -60,12 +62,12 @@ def describe(record: JobRecord, services: Services) -> dict[str, Any]:
                 "content_type": output.file.content_type,
                 "sha256": output.file.sha256,
             }
-            for output in record.outputs
+            for output in outputs
         ],
     }
     if failure is not None:
         answer |= {"reason": failure.message, "fault": failure.fault.value}
-    if record.state is JobState.CANCELLED:
+    if state is JobState.CANCELLED:
         answer["cancelled_by"] = "client" if failure and failure.fault is Fault.CLIENT else "service"
     return answer
 

@@ -1,6 +1,7 @@
 """`POST /run`, an endpoint of ours: one request that submits a job and is answered with its files.
 
-A client that goes away while it waits takes its job with it, as a WebSocket client does. Proper status codes: 200 with
+A client that goes away while it waits takes its job with it, as a WebSocket client does, unless it gave an
+Idempotency-Key: then it may come again for it. Proper status codes: 200 with
 the files, 202 where the job still goes on after `wait` seconds, 4xx and 5xx by whose fault it was.
 """
 
@@ -14,6 +15,7 @@ from bridged.api.app import Services
 from bridged.api.hot import Answer, ClientGone, Endpoint, HotRequest, json_answer
 from bridged.api.query import client_id, idempotency_key, result_kind, seconds, submission
 from bridged.api.results import result_answer
+from bridged.errors import BadRequest
 from bridged.model import Fault, JobState
 
 STATUS_OF_FAULT = {Fault.WORKFLOW: 422, Fault.HOST: 502, Fault.NETWORK: 502, Fault.CLIENT: 409, Fault.POLICY: 422}
@@ -21,9 +23,11 @@ STATUS_OF_FAULT = {Fault.WORKFLOW: 422, Fault.HOST: 502, Fault.NETWORK: 502, Fau
 
 def hot_endpoints(services: Services) -> dict[str, Endpoint]:
     async def run(request: HotRequest) -> Answer:
+        key = idempotency_key(request.header(b"idempotency-key"))
+        if key and "clientId" not in request.args:
+            raise BadRequest("an Idempotency-Key is one client's: it needs ?clientId=…")
         name = client_id({"clientId": str(uuid.uuid4()), **request.args})
         kind, wait = result_kind(request.args), seconds(request.args, "wait", 60.0)
-        key = idempotency_key(request.header(b"idempotency-key"))
         alias, values, webhook = submission(await request.json())
         submitted = await services.intake.submit(name, alias, values, key=key, webhook=webhook)
         client = services.clients.obtain(name)
@@ -31,7 +35,8 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
         try:
             ended = await request.while_connected(partial(client.wait_ended, record, wait))
         except ClientGone:
-            services.dispatcher.on_revoked(submitted.job_id, "its client disconnected")
+            if not key:  # who gave one may send it again, or does so already
+                services.dispatcher.on_revoked(submitted.job_id, "its client disconnected")
             raise
         if not ended:
             detail = f"still {record.state.value}; fetch it with /history"

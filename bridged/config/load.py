@@ -23,10 +23,11 @@ from bridged.errors import ConfigError
 
 SETTINGS_FILE = "bridged.toml"
 BACKENDS_FILE = "backends.toml"
+FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "te", "expect"})
 EMBEDDED_NAME = "embedded"
 
 HEADER_VALUE = re.compile(r"(?:[!-~](?:[\t -~]*[!-~])?)?")
-"""ASCII with no outer spaces: what httpx and h11 send as it is"""
+"""ASCII with no outer spaces: what both HTTP clients send as it is"""
 
 T = TypeVar("T")
 
@@ -137,6 +138,8 @@ def read_backends(folder: Path, environ: Mapping[str, str]) -> tuple[Backend, ..
         for name, value in backend.headers.items():
             if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not HEADER_VALUE.fullmatch(value):
                 raise ConfigError(f"{where}.headers: {name!r} is no header that HTTP allows")
+            if name.lower() in FRAMING:
+                raise ConfigError(f"{where}.headers: {name!r} is the service's to set: it says where a request ends")
         seen.add(backend.name)
     return tuple(backends)
 

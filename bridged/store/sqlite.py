@@ -42,10 +42,14 @@ MANY = 200
 LEASE = 30.0
 """seconds that our jobs stay ours without a sign of life"""
 
-CHECKPOINT = 4_000_000
-"""bytes of write-ahead log that are worth moving into the database: in a thread, it costs an fsync"""
+CHECKPOINT, CHECKPOINT_AFTER = 4_000_000, 1000
+"""bytes of write-ahead log, and changes since the last time, that are worth moving it into the database: in a thread,
+it costs an fsync. The file keeps its size and is written again from its beginning."""
 
-OURS = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError, TypeError)
+OURS = (
+    *(sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError),
+    *(TypeError, ValueError, OverflowError, RecursionError),
+)
 """errors of the change itself: it will never succeed, and must not hold up the others"""
 
 
@@ -62,6 +66,7 @@ class SqliteLedger:
         self._path = path
         self._durability = durability
         self._reserve = Reserve(path.with_name("reserve"), reserve)
+        self._rows = rows.Rows(path.parent)
         self._limiter = trio.CapacityLimiter(1)
         self._connection: sqlite3.Connection | None = None
         self._clock: ServiceClock
@@ -85,21 +90,31 @@ class SqliteLedger:
     def open(self) -> None:
         """Takes over everything that is there: the state folder's lock says that no former owner is alive (a shared
         store would wait for the ends of their leases). Blocking. Raises BridgedError: the file cannot be used."""
-        connection: sqlite3.Connection | None = None
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+            try:
+                self._connection = self._connect()
+            except sqlite3.Error as error:
+                if not _is_full(error):
+                    raise
+                self._reserve.give_up()  # a full disk must not keep the service, and what it holds, from starting
+                self._connection = self._connect()
+        except (OSError, ValueError, sqlite3.Error) as error:
+            raise BridgedError(f"the state file {self._path} cannot be used: {error}") from error
+        self._reserve.take()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=1.0)
+        try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {'FULL' if self._durability == 'power' else 'NORMAL'}")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             rows.migrate(connection)
             self._take_over(connection)
-        except (OSError, ValueError, sqlite3.Error) as error:
-            if connection is not None:
-                connection.close()
-            raise BridgedError(f"the state file {self._path} cannot be used: {error}") from error
-        self._connection = connection
-        self._reserve.take()
+        except (ValueError, sqlite3.Error):
+            connection.close()
+            raise
+        return connection
 
     def _take_over(self, connection: sqlite3.Connection) -> None:
         connection.execute("INSERT OR IGNORE INTO identity VALUES ('instance', ?)", (uuid.uuid4().hex,))
@@ -120,7 +135,7 @@ class SqliteLedger:
         """Everything there is. Blocking. Raises BridgedError."""
         assert self._connection is not None
         try:
-            return rows.read(self._connection)
+            return self._rows.read(self._connection)
         except sqlite3.Error as error:
             raise BridgedError(f"the state file {self._path} cannot be read: {error}") from error
 
@@ -128,6 +143,8 @@ class SqliteLedger:
         """Saves what is unsaved, if it can be. Blocking."""
         if self._connection is not None:
             self._commit_here()
+            with suppress(sqlite3.Error):
+                self._renew(self._connection)  # the next boot's clock begins after this
             self._connection.close()
             self._connection = None
 
@@ -147,7 +164,7 @@ class SqliteLedger:
         self._some.set()
 
     def after_commit(self, call: Callable[[], object]) -> None:
-        if self._safe == self._written:
+        if self._safe == self._written and not self._calls:
             call()
         else:
             self._calls.append((self._written, call))
@@ -256,7 +273,7 @@ class SqliteLedger:
             connection.execute("BEGIN IMMEDIATE")
             for change in batch:
                 try:
-                    rows.execute(connection, self._owner, change)
+                    self._rows.execute(connection, self._owner, change)
                 except OURS:
                     log.exception("the ledger cannot take a %s; it is left out", type(change).__name__)
             connection.execute("COMMIT")
@@ -271,13 +288,16 @@ class SqliteLedger:
     async def _keep(self) -> None:
         """Renews the lease, moves the write-ahead log into the database, wins the reserve back."""
         renew_at = trio.current_time() + LEASE / 3
+        checkpointed = self._safe - CHECKPOINT_AFTER
         while True:
             await trio.sleep(RETRY)
             if self._reserve.spent:
                 await trio.to_thread.run_sync(self._reserve.take, limiter=self._limiter)
                 if not self._reserve.spent:
                     log.warning("there is room on the disk again: new work is taken")
-            if self._wal_size() > CHECKPOINT:
+            worth = self._safe - checkpointed >= CHECKPOINT_AFTER or self._reserve.spent
+            if worth and self._wal_size() > (0 if self._reserve.spent else CHECKPOINT):
+                checkpointed = self._safe
                 await trio.to_thread.run_sync(self._checkpoint)
             if trio.current_time() >= renew_at:
                 renew_at = trio.current_time() + LEASE / 3

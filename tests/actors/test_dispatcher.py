@@ -9,7 +9,7 @@ import pytest
 from bridged.actors.dispatcher import TOO_LARGE_FOR
 from bridged.errors import NoBackendCanRun, Stopping
 from bridged.model import OUT_OF_MEMORY, Attempt, AttemptLog, AttemptState, Failure, Fault, Job, JobState
-from bridged.store.ledger import AttemptMoved, JobAdded, JobFacts, JobMoved, ProgressSeen, SavedJob
+from bridged.store.ledger import AttemptMoved, JobAdded, JobFacts, JobMoved, JobsForgotten, ProgressSeen, SavedJob
 from tests.fakes.recorded_effects import CLASSES, Pool, job, outputs
 
 NOT_RETRIED = [Fault.WORKFLOW, Fault.CLIENT, Fault.POLICY]
@@ -847,7 +847,7 @@ def test_the_start_is_written_down_before_the_backend_is_told(pool: Pool) -> Non
         seen.append(len(written))
         start(of, attempt)
 
-    pool.effects.start = starting  # type: ignore[method-assign]
+    pool.effects.start = starting  # type: ignore[method-assign, assignment]
     pool.dispatcher.on_backend_up("a", CLASSES, 0)
     assert (seen, pool.where(job_id)) == ([2], "a")
 
@@ -1138,3 +1138,71 @@ def test_a_restored_job_can_be_revoked(pool: Pool) -> None:
     assert pool.effects.cancelled == ["j-1"]
     assert pool.dispatcher.on_revoked("k", "gone")
     assert pool.dispatcher.open_jobs() == 0
+
+
+# -- found by a review of the ledger ---------------------------------------------------------------------------------
+
+
+def test_a_stop_ends_no_job_that_waits_for_a_second_opinion(pool: Pool) -> None:
+    pool.backend("a")
+    pool.backend("b")
+    job_id, *_ = [pool.submit() for _ in range(4)]
+    prompt_id = pool.run(job_id)
+    pool.dispatcher.on_failed(prompt_id, Failure(Fault.WORKFLOW, "x", "5 V"))
+    assert pool.state(job_id) is JobState.QUEUED
+    pool.dispatcher.detach()
+    for name in ("a", "b"):
+        pool.dispatcher.on_backend_down(name, "its actor ended")
+    assert pool.state(job_id) is JobState.QUEUED
+
+
+def test_after_a_restart_a_second_opinion_may_come_from_a_backend_that_connects_later(pool: Pool) -> None:
+    pool.backend("a", up=False)
+    pool.backend("b", up=False)
+    failure = Failure(Fault.WORKFLOW, "on a: x", "5 V")
+    tried = entry("j", 1, AttemptState.FAILED)
+    facts = {"excluded": frozenset("a"), "signature": "5 V", "failure": failure}
+    pool.dispatcher.restore([left("j", JobState.QUEUED, tried, **facts)])
+    pool.dispatcher.on_backend_up("a", CLASSES, 0)
+    assert pool.state("j") is JobState.QUEUED
+    pool.dispatcher.on_backend_up("b", CLASSES, 0)
+    assert pool.where("j") == "b"
+
+
+def test_but_not_for_ever(pool: Pool) -> None:
+    pool.backend("a", up=False)
+    pool.backend("b", up=False)
+    failure = Failure(Fault.WORKFLOW, "on a: x", "5 V")
+    facts = {"excluded": frozenset("a"), "signature": "5 V", "failure": failure}
+    pool.dispatcher.restore([left("j", JobState.QUEUED, entry("j", 1, AttemptState.FAILED), **facts)])
+    pool.dispatcher.on_backend_up("a", CLASSES, 0)
+    pool.now += 31
+    pool.dispatcher.on_backend_down("b", "no answer")  # as at each try to connect
+    assert (pool.state("j"), pool.record("j").failure) == (JobState.FAILED, failure)
+
+
+def test_a_forgotten_job_stays_written_down_until_its_prompt_has_ended(pool: Pool) -> None:
+    pool.backend("a")
+    job_id = pool.submit()
+    prompt_id = pool.run(job_id)
+    pool.dispatcher.on_revoked(job_id, "gone")
+    pool.dispatcher.forget(job_id)
+    assert JobsForgotten((job_id,)) not in pool.effects.changes
+    pool.dispatcher.on_cancelled(prompt_id)
+    assert pool.effects.changes[-1] == JobsForgotten((job_id,))
+
+
+def test_a_lost_prompt_stays_fenced_over_a_restart(pool: Pool) -> None:
+    pool.backend("a")
+    pool.backend("b")
+    lost, running = entry("j", 1, AttemptState.LOST), entry("j", 2, AttemptState.RUNNING, "b")
+    pool.dispatcher.restore([left("j", JobState.RUNNING, lost, running)])
+    assert ("fence", lost.attempt.prompt_id, "a") in pool.effects.calls
+
+
+def test_want_of_memory_does_not_exceed_the_tries() -> None:
+    pool = Pool(max_attempts=1)
+    pool.backend("a")
+    job_id = pool.submit()
+    pool.dispatcher.on_failed(pool.run(job_id), Failure(Fault.HOST, "oom", OUT_OF_MEMORY))
+    assert (pool.state(job_id), len(pool.effects.attempts)) == (JobState.FAILED, 1)

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from bridged.actors.dispatcher import Dispatcher
 from bridged.model import Attempt, Failure, Fault, Job, JobEvent, JobState
-from bridged.store.ledger import Change
+from bridged.store.ledger import Change, JobMoved
 from tests.fakes.recorded_effects import RecordedEffects, job, outputs
 
 NAMES = ["a", "b", "c"]
@@ -71,7 +71,6 @@ class World(RecordedEffects):
         assert self.filling(attempt.backend) < backend.max_running + PREFETCH
         assert job.id not in {p.attempt.job_id for p in self.live.values()}, "in two places at once"
         assert not self.ended[job.id]
-        assert 1 <= attempt.number <= MAX_ATTEMPTS
         assert attempt.prompt_id not in self.live
         self.live[attempt.prompt_id] = Prompt(attempt)
 
@@ -100,6 +99,7 @@ class World(RecordedEffects):
 
     def write(self, *changes: Change) -> None:
         super().write(*changes)
+        assert all(0 <= c.facts.attempts <= MAX_ATTEMPTS for c in changes if isinstance(c, JobMoved))
         assert max(Counter(self.counted).values(), default=0) <= 1
 
 

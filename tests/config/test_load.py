@@ -248,6 +248,7 @@ ONE = '[[backend]]\nname = "a"\nurl = "http://a:1"\n'
         (ONE + 'headers = {a = "x\\ny"}', ["backend[0].headers: 'a' is no header"]),
         (ONE + 'headers = {a = "ü"}', ["backend[0].headers: 'a' is no header"]),
         (ONE + 'headers = {a = " x"}', ["backend[0].headers: 'a' is no header"]),
+        (ONE + 'headers = {Content-Length = "1"}', ["backend[0].headers: 'Content-Length' is the service's to set"]),
         ("backend = 3", ["backends.toml: line 1: backend: ", "Expected `array`, got `int`"]),
         ("backends = []", ["backends.toml: line 1: backends: ", "did you mean `backend`?"]),
     ],

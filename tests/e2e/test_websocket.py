@@ -277,23 +277,3 @@ def fake_png() -> bytes:
     from tests.e2e.test_bridge_api import picture
 
     return picture()
-
-
-async def test_what_goes_wrong_with_one_connection_ends_that_one_alone(served: House) -> None:
-    """hypercorn cannot answer a second upgrade on a connection whose first one it refused; the service goes on."""
-    upgrade = (
-        b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    async with served.client() as client, client.socket() as neighbour:
-        await neighbour.receive()
-        host, port = served.url.removeprefix("http://").rsplit(":", 1)
-        async with await trio.open_tcp_stream(host, int(port)) as stream:
-            await stream.send_all(upgrade + upgrade)
-            heard = b""
-            with trio.fail_after(5):
-                while chunk := await stream.receive_some():
-                    heard += chunk
-        assert heard.startswith(b"HTTP/1.1 400")
-        await client.submit("pattern")
-        await neighbour.until("closed")

@@ -49,6 +49,9 @@ class RecordedEffects:
     def adopt(self, job: Job, attempt: Attempt, *, wanted: bool) -> None:
         self.calls.append(("adopt", attempt.prompt_id, "wanted" if wanted else "unwanted"))
 
+    def fence(self, attempt: Attempt) -> None:
+        self.calls.append(("fence", attempt.prompt_id, attempt.backend))
+
     def write(self, *changes: Change) -> None:
         self.changes += changes
         for change in changes:
