@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint clean
+.PHONY: run test faults lint clean
 
 run: $(VENV)/.installed
 	$(BIN)/bridged serve --config etc
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest
+
+faults: $(VENV)/.installed-test
+	$(BIN)/python -m tests.faults --scale full
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -53,6 +53,7 @@ class Engine:
 
     def put(self, record: PromptRecord) -> None:
         self.prompts[record.prompt_id] = record
+        record.on_state = self._around.script.on_state
         record.enter("queued")
         if record.script.lose_at == "queued":
             record.enter("lost")

@@ -137,6 +137,9 @@ class Script(PromptScript):
     # Between an /interrupt's comparison of the prompt id and its effect (the hole of a stock ComfyUI).
     interrupt_gate: trio.Event | None = None
     event_filter: Callable[[str, dict[str, Any]], bool] | None = None  # False: this event is not sent
+    # What goes out in the place of a WebSocket message; None: nothing does.
+    frame_filter: Callable[[str | bytes], str | bytes | None] | None = None
+    on_state: "Callable[[PromptRecord], object] | None" = None  # told of each state that a prompt enters
     hook: Callable[[Call], Awaitable[Reply | None]] | None = (
         None  # before every route; a Reply goes out instead
     )
@@ -169,6 +172,7 @@ class PromptRecord:
     executed: list[str] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)  # by node, as in the history
     images: list[bytes] = field(default_factory=list)  # the files it wrote, in order
+    on_state: "Callable[[PromptRecord], object] | None" = None
 
     @property
     def client_id(self) -> str | None:
@@ -187,6 +191,8 @@ class PromptRecord:
         self.state = state
         self.times[state] = trio.current_time()
         self.mono[state] = time.monotonic()
+        if self.on_state is not None:
+            self.on_state(self)
 
     def as_json(self) -> dict[str, Any]:
         names = (

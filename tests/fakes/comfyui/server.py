@@ -198,6 +198,11 @@ class FakeComfyUI:
             self._send(message, sid)
 
     def _send(self, message: str | bytes, sid: str | None) -> None:
+        if self.script.frame_filter is not None:
+            instead = self.script.frame_filter(message)
+            if instead is None:
+                return
+            message = instead
         if sid is None:
             for peer in self.sockets.values():
                 peer.send(message)
