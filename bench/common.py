@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,18 +118,40 @@ async def process(command: Sequence[str], env: Mapping[str, str], log: Path) -> 
             child.stdout.close()
 
 
-@asynccontextmanager
-async def daemon(
-    backends: Sequence[str],
-    *,
-    settings: str = "",
-    options: str = "",
-    python: Sequence[str] = (sys.executable,),
-) -> AsyncIterator[Server]:
-    """bridged over these backend URLs, ready: all of them are up.
+class House:
+    """A configuration folder and a state folder for a daemon, which may be started in it again and again."""
 
-    `settings` is appended to bridged.toml, `options` to every backend. The alias `bench` runs `graph`.
-    """
+    def __init__(self, folder: Path, python: Sequence[str]) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.command = [*python, "serve", "--config", str(folder / "etc")]
+        self.log = folder / "daemon.log"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @asynccontextmanager
+    async def daemon(self, *, all_up: bool = True) -> AsyncIterator[Server]:
+        """The daemon, once it answers and, with `all_up`, all of its backends are up."""
+        env = {"HOST": "127.0.0.1", "PORT": str(self.port), "XDG_STATE_HOME": str(self.folder / "state")}
+        env |= {"COMFYUI_SERVERS": "", "STATE_DIRECTORY": ""}
+        async with process(self.command, env, self.log) as child:
+            server = Server(child, self.url)
+            with _telling(self.log):
+                await _until_ready(server, all_up)
+            yield server
+
+
+BRIDGED = (sys.executable, "-m", "bridged")
+
+
+@contextmanager
+def house(
+    backends: Sequence[str], *, settings: str = "", options: str = "", python: Sequence[str] = BRIDGED
+) -> Iterator[House]:
+    """`settings` is appended to bridged.toml, `options` to every backend. The alias `bench` runs `graph`. `python` is
+    the command whose `serve` starts the daemon."""
     with tempfile.TemporaryDirectory(prefix="bridged-bench-") as name:
         folder = Path(name)
         (folder / "etc").mkdir()
@@ -142,17 +164,16 @@ async def daemon(
         for node, inputs in (("1", "width,height,batch_size,color"), ("2", "filename_prefix")):
             workflow[node]["_meta"] = {"title": node, "apiinput": inputs}
         (folder / "workflows/bench.json").write_text(json.dumps(workflow))
-        port = free_port()
-        env = {"HOST": "127.0.0.1", "PORT": str(port), "XDG_STATE_HOME": str(folder / "state")}
-        env |= {"COMFYUI_SERVERS": "", "STATE_DIRECTORY": ""}
-        command = [*python, "-m", "bridged", "serve", "--config", str(folder / "etc")]
-        log = folder / "daemon.log"
-        async with process(command, env, log) as child:
-            server = Server(child, f"http://127.0.0.1:{port}")
-            with _telling(log):
-                await _until_up(server)
+        yield House(folder, python)
+
+
+@asynccontextmanager
+async def daemon(backends: Sequence[str], *, settings: str = "", options: str = "") -> AsyncIterator[Server]:
+    """bridged over these backend URLs, ready: all of them are up (see `house`)."""
+    with house(backends, settings=settings, options=options) as place:
+        async with place.daemon() as server:
             yield server
-            told = [line for line in log.read_text().splitlines() if " ERROR" in line or "Traceback" in line]
+            told = [line for line in place.log.read_text().splitlines() if " ERROR" in line or "Traceback" in line]
             if told:
                 print(f"the daemon's log has {len(told)} errors, the first: {told[0]}", file=sys.stderr)
 
@@ -171,7 +192,7 @@ class _telling:
             print(self.log.read_text(), file=sys.stderr)
 
 
-async def _until_up(server: Server) -> None:
+async def _until_ready(server: Server, all_up: bool) -> None:
     with trio.fail_after(START_TIMEOUT):
         while True:
             if server.process.poll() is not None:
@@ -179,9 +200,9 @@ async def _until_up(server: Server) -> None:
             with suppress(OSError):
                 async with Http(server.url) as http:
                     status = await http.json("GET", "/status")
-                if all(backend["state"] == "up" for backend in status["backends"]):
+                if not all_up or all(backend["state"] == "up" for backend in status["backends"]):
                     return
-            await trio.sleep(0.05)
+            await trio.sleep(0.01)
 
 
 @asynccontextmanager
