@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Event, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio import serve as hypercorn_serve
 from hypercorn.trio.tcp_server import TCPServer
@@ -32,6 +32,9 @@ class _Connection(TCPServer):
     service: a second upgrade on a connection whose first one was refused was enough (measured)."""
 
     _ended = False
+    _head = b""
+    _last = False
+    """the response that was begun says that the connection ends with it"""
 
     async def _read_data(self) -> None:
         """Also ends the wait for a next request, once none can come: hypercorn would keep the connection of a client
@@ -41,8 +44,29 @@ class _Connection(TCPServer):
         await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
-        if not (self._ended and isinstance(event, Updated) and event.idle):
-            await super().protocol_send(event)
+        if isinstance(event, RawData):
+            await self._send(event.data)
+            return
+        if self._head and isinstance(event, Closed):
+            await self._send(b"")
+        await super().protocol_send(event)
+        if self._ended and isinstance(event, Updated):
+            await self.idle_task.stop()  # the wait began while the reading ended
+
+    async def _send(self, data: bytes) -> None:
+        """A response's head goes out together with what follows it: with two sends a client wakes up twice, and each
+        costs 0.05 ms. hypercorn has the first of the body, or the end, in hand when it sends the head."""
+        if not self._head and data.startswith(b"HTTP/1.1 ") and data[9:10] != b"1" and data.endswith(b"\r\n\r\n"):
+            self._head = data
+            self._last = b"\r\nconnection: close\r\n" in data
+            return
+        is_end = not data
+        data, self._head = self._head + data, b""
+        if data:
+            await super().protocol_send(RawData(data))
+        if is_end and self._last:
+            # hypercorn may wait for ever to read on: after refusing an upgrade that has data behind it (measured).
+            await super().protocol_send(Closed())
 
     async def run(self) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 
 import pytest
@@ -11,14 +12,18 @@ import trio
 from tests.e2e.house import House
 
 
-def sockets() -> int:
-    """Open sockets of this process, both ends of every connection of a test included."""
+def connections(house: House) -> int:
+    """Open sockets of this process on the daemon's port: the daemon's own ends of its clients' connections."""
+    port = int(house.url.rsplit(":", 1)[1])
     count = 0
     for fd in os.listdir("/proc/self/fd"):
         try:
-            count += stat.S_ISSOCK(os.fstat(int(fd)).st_mode)
+            if not stat.S_ISSOCK(os.fstat(int(fd)).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(fd))) as sock:
+                count += sock.family == socket.AF_INET and sock.getsockname()[1] == port
         except OSError:
-            continue  # the listing's own
+            continue  # closed meanwhile: the listing's own, for one
     return count
 
 
@@ -29,7 +34,7 @@ async def test_a_connection_that_its_client_closed_is_let_go_at_once(served: Hou
     host, port = served.url.removeprefix("http://").rsplit(":", 1)
     async with served.client("x") as client:
         await client.submit("blurs")
-        before = sockets()
+        before = connections(served)
         for number in range(20):
             async with await trio.open_tcp_stream(host, int(port)) as stream:
                 await stream.send_all(f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
@@ -38,13 +43,13 @@ async def test_a_connection_that_its_client_closed_is_let_go_at_once(served: Hou
                     if number % 2:
                         await stream.receive_some()
         with trio.fail_after(5):
-            while sockets() > before:
+            while connections(served) > before:
                 await trio.sleep(0.01)
 
 
 async def test_who_closes_its_half_before_the_answer_still_gets_it(served: House) -> None:
     host, port = served.url.removeprefix("http://").rsplit(":", 1)
-    before = sockets()
+    before = connections(served)
     async with await trio.open_tcp_stream(host, int(port)) as stream:
         await stream.send_all(b"GET /status HTTP/1.1\r\nHost: h\r\n\r\n")
         await stream.receive_some(1)
@@ -55,7 +60,7 @@ async def test_who_closes_its_half_before_the_answer_still_gets_it(served: House
                 heard += chunk
     assert b" 200 " in heard
     with trio.fail_after(5):
-        while sockets() > before:
+        while connections(served) > before:
             await trio.sleep(0.01)
 
 
