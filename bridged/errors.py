@@ -50,10 +50,14 @@ class NoBackendCanRun(BadRequest):
 
 
 class FileRefused(BadRequest):
-    """A file's name, type or content is not acceptable."""
+    """A file's name, type or content is not acceptable; `kind` is its content's type where that was looked at."""
 
     code = "file_refused"
     status = 422
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class TooLarge(BridgedError):
@@ -128,11 +132,13 @@ class BackendUnavailable(BridgedError):
     """A backend did not answer, or answered what no ComfyUI answers.
 
     `refused`: its PC refuses connections, so no ComfyUI runs there; False also where that was not looked at.
+    `answered`: it did answer, with an HTTP status that says nothing of whether it did what it was asked.
     """
 
     code = "backend_unavailable"
     status = 502
 
-    def __init__(self, message: str, *, refused: bool = False) -> None:
+    def __init__(self, message: str, *, refused: bool = False, answered: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
+        self.answered = answered

@@ -70,6 +70,8 @@ class Follow:
         self.left_queue = False
         self.gap = False
         """events may have been missed: outputs come from the history"""
+        self.refusal = ""
+        """what the backend answered to the POST in place of an answer"""
         self.adopted = False
         """an earlier run of the service began it"""
         self.withdrawing = False

@@ -12,7 +12,7 @@ from bridged.actors.attempt import Follow
 from bridged.comfy.client import ComfyClient
 from bridged.comfy.protocol import RemoteFile, files_of
 from bridged.config.schema import Files
-from bridged.errors import AttemptFailed, BackendUnavailable
+from bridged.errors import AttemptFailed, BackendUnavailable, FileRefused
 from bridged.files.names import extension_of
 from bridged.files.spool import Spool
 from bridged.model import Fault, Output
@@ -22,6 +22,9 @@ HISTORY_DEADLINE = 10.0
 
 TRIES = 3
 """downloads of one file that began and broke off"""
+
+NO_RESULT = frozenset({"application/x-empty", "inode/x-empty", "text/html", "text/plain", "application/json"})
+"""types of content that come where a result should: nothing, an error page, a message"""
 
 MAX_FILES = 1000
 """result files of one prompt"""
@@ -141,6 +144,12 @@ class _Download:
                     # Noted before the connection is left, where being cancelled would lose sight of the file.
                     self.outputs.append(Output(name, stored))
                 return
+            except FileRefused as error:
+                # An error page in place of a picture: the file may be sound, and another try, or another PC, gives it.
+                if error.kind not in NO_RESULT:
+                    raise
+                if begun >= TRIES:
+                    raise AttemptFailed(f"a result is not what it should be: {error}", Fault.HOST) from error
             except BackendUnavailable:
                 if len(self.outputs) > count:
                     return

@@ -119,6 +119,7 @@ class Runner:
             return partial(self._dispatcher.on_cancelled, follow.prompt_id)
         match follow.outcome:
             case protocol.Errored() as error:
+                self._dispatcher.on_started(follow.prompt_id)  # only the history may have told that it ran
                 failure = blame(error.node_id, error.node_type, error.exception_type, error.exception_message)
                 raise AttemptFailed(failure.message, failure.fault, signature=failure.signature)
             case Lost.WITHDRAWN:
@@ -140,6 +141,8 @@ class Runner:
                 raise AttemptFailed(follow.overdue, Fault.HOST, lost=True)
             case protocol.Interrupted() if follow.overdue:
                 raise AttemptFailed(follow.overdue, Fault.HOST)
+            case Lost.REFUSED if follow.refusal:
+                raise AttemptFailed(follow.refusal, Fault.HOST)
             case Lost() as lost:
                 raise AttemptFailed(lost.value, Fault.NETWORK)
             case _:
@@ -181,12 +184,16 @@ class Runner:
         return outputs
 
     async def _collected(self, follow: Follow, outputs: tuple[Output, ...] | None) -> Callable[[], object]:
+        self._dispatcher.on_started(follow.prompt_id)  # only the history may have told that it ran
+        told = False
         while outputs is None and follow.desired is Desired.RUN:
             try:
                 outputs = await self._collect(follow)
             except OutOfSpace as error:
                 # The PC still has them: a full disk of ours costs the job time, not its result.
-                log.error("backend %s: the outputs of a job wait on it: %s", self._name, error)
+                if not told:
+                    log.error("backend %s: the outputs of a job wait on it: %s", self._name, error)
+                told = True
             except BackendUnavailable:
                 if follow.abandoned or not self._dispatcher.suspended:
                     raise  # else it is our network, and the outputs wait for it
@@ -223,6 +230,7 @@ class Runner:
                 answer = await self._client.post_prompt(follow.prompt_id, graph)
         except BackendUnavailable as error:
             log.warning("backend %s: no answer to a prompt (%s); looking it up", self._name, error)
+            follow.refusal = str(error) if error.answered else ""
             await self._settle(follow)
         else:
             if answer.node_errors:

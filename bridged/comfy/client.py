@@ -89,7 +89,10 @@ class ComfyClient:
             host_specific = {"value_not_in_list", "missing_node_type", "custom_validation_failed"}
             host = bool(refusal.kinds() & host_specific)
             raise AttemptFailed(refusal.text(), Fault.HOST if host else Fault.WORKFLOW)
-        raise AttemptFailed(f"it answers a prompt with HTTP status {status}", Fault.HOST)
+        message = f"it answers a prompt with HTTP status {status}"
+        if status >= 500:  # something in front of it, or something in it after the prompt was queued
+            raise BackendUnavailable(message, answered=True)
+        raise AttemptFailed(message, Fault.HOST)
 
     def view(self, file: RemoteFile) -> AbstractAsyncContextManager[tuple[Response, AsyncIterator[bytes]]]:
         """A file's original bytes, as they arrive."""

@@ -188,7 +188,7 @@ class Incoming:
 
         def finish() -> StoredFile:
             if self._size == 0:
-                raise FileRefused(f"{name}: the file is empty")
+                raise FileRefused(f"{name}: the file is empty", "application/x-empty")
             if self._on_disk:
                 self._flush()
                 kind = verify(self._path, name, allowed)

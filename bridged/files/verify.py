@@ -22,11 +22,11 @@ def verify(content: Path | bytes, name: str, allowed: Mapping[str, Sequence[str]
     bare_name(name)
     kind = sniff(content)
     if kind not in allowed:
-        raise FileRefused(f"{name}: its content is {kind}, which is not allowed; allowed: {', '.join(allowed)}")
+        raise FileRefused(f"{name}: its content is {kind}, which is not allowed; allowed: {', '.join(allowed)}", kind)
     extension = extension_of(name)
     if extension not in allowed[kind]:
         fitting = " or ".join(allowed[kind])
         raise FileRefused(
-            f"{name}: the extension {extension or '(none)'} does not fit its content {kind}; use {fitting}"
+            f"{name}: the extension {extension or '(none)'} does not fit its content {kind}; use {fitting}", kind
         )
     return kind

@@ -66,6 +66,49 @@ async def test_a_post_that_was_accepted_without_an_answer_is_found_and_not_sent_
     assert len(fake.prompts) == 1
 
 
+async def test_a_post_that_was_accepted_and_answered_with_an_error_is_found_and_not_sent_twice(
+    house: House, start_fake: StartFake
+) -> None:
+    one, other = await start_fake("one"), await start_fake("two")
+    one.script.post_answer_status = other.script.post_answer_status = 502
+    house.write_backends(("pc-1", one.url), ("pc-2", other.url))
+    await house.start()
+    await house.wait_up("pc-1", "pc-2")
+    async with house.client() as client:
+        await client.submit("pattern")
+        assert len(await client.result()) == 1
+    assert len(one.prompts) + len(other.prompts) == 1
+
+
+async def test_a_pc_that_answers_prompts_with_an_error_and_does_not_queue_them_is_at_fault(
+    house: House, start_fake: StartFake
+) -> None:
+    one, other = await start_fake("one"), await start_fake("two")
+    one.script.post_status = 500
+    house.write_backends(("pc-1", one.url), ("pc-2", other.url))
+    await house.start()
+    await house.wait_up("pc-1", "pc-2")
+    async with house.client() as client:
+        jobs = [await client.submit("pattern", **{"1__color": color}) for color in range(2)]
+        assert [len(await client.result()) for _ in range(2)] == [1, 1]
+        described = [(await client.http.get(f"/jobs/{job['job_id']}")).json() for job in jobs]
+    tried = {attempt["backend"]: attempt["reason"] for job in described for attempt in job["attempts"]}
+    assert tried == {"pc-1": "it answers a prompt with HTTP status 500", "pc-2": ""}
+    assert len(other.prompts) == 2
+
+
+async def test_an_error_page_in_place_of_a_result_is_asked_for_again(house: House, fake: FakeComfyUI) -> None:
+    fake.script.view_body = b"<html>Bad Gateway</html>"
+    async with house.client() as client:
+        await client.submit("pattern")
+        with trio.fail_after(5):
+            await fake.wait_for(lambda: bool(fake.calls_to("GET", "/view")))
+        for prompt in fake.prompts.values():
+            prompt.script.view_body = None
+        assert len(await client.result()) == 1
+    assert len(fake.prompts) == 1
+
+
 @pytest.mark.parametrize("fate", ["reset", "close"])
 async def test_a_post_that_was_not_accepted_runs_elsewhere_once(
     house: House, start_fake: StartFake, fate: str

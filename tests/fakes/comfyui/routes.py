@@ -116,6 +116,8 @@ async def post_prompt(fake: "FakeComfyUI", call: Call, rest: str) -> Reply:
     if script.post_delay:
         await trio.sleep(script.post_delay)
     reply = Reply.json({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
+    if script.post_answer_status != 200:
+        reply = Reply.text("Bad Gateway", script.post_answer_status)
     reply.fate = script.post_fate
     return reply
 

@@ -110,6 +110,7 @@ class PromptScript:
     post_delay: float = 0.0  # between accepting and answering
     post_gate: trio.Event | None = None  # likewise
     post_fate: Fate = "answer"
+    post_answer_status: int = 200  # accepted, and answered with this status and no JSON, as a proxy in front may
     # GET /view of this prompt's outputs
     view_status: int = 200
     view_body: bytes | None = None
