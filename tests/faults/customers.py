@@ -222,6 +222,10 @@ class Customers:
             if self._busy == 0:
                 self._idle.set()
 
+    @property
+    def busy(self) -> int:
+        return self._busy
+
     async def all_acknowledged(self) -> None:
         """After `enough`: every submission that was begun is acknowledged."""
         while self._busy:

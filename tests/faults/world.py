@@ -133,9 +133,17 @@ class World:
                 while await self._remaining(machine):
                     await trio.sleep(0.05)
         if patience.cancelled_caught:
-            self.book.violation(f"{self.scale.patience:g} s after the last fault not everything had ended")
+            self.book.violation(f"{self.scale.patience:g} s after the last fault there was left: {await self._left()}")
         with trio.move_on_after(self.scale.patience):
             await self._fetch_all()
+
+    async def _left(self) -> str:
+        """What has not ended, for whoever looks for the reason."""
+        works = self.book.works
+        asking = [f"{work} was not acknowledged" for work in works if work.job_id is None]
+        running = [f"{work} has not ended" for work in works if work.job_id is not None and not work.ended.is_set()]
+        prompts = [f"{n} prompts on {m.name}" for m in self.machines if (n := await self._remaining(m))]
+        return "; ".join([*asking, *running, *prompts]) or f"{self.customers.busy} slots at work"
 
     async def _remaining(self, machine: Machine) -> int:
         try:
