@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -142,18 +142,31 @@ class Daemon:
         budget = loaded.config.settings.server.shutdown_budget
         async with trio.open_nursery() as root:
             await root.start(self._on_signals, root)
-            root.start_soon(ledger.run)
-            root.start_soon(janitor.run, self.clients, self.spool, self._settings)
-            root.start_soon(self.webhooks.run)
-            root.start_soon(self.reloader.run)
-            root.start_soon(self.pool.run)
-            root.start_soon(self._embedded_worker, loaded.config.state_dir)
+            for child in (
+                ledger.run,
+                partial(janitor.run, self.clients, self.spool, self._settings),
+                self.webhooks.run,
+                self.reloader.run,
+                self.pool.run,
+                partial(self._embedded_worker, loaded.config.state_dir),
+            ):
+                root.start_soon(self._core, child)
             root.start_soon(self._prepare_stop, root, budget)
             urls: list[str] = await root.start(self._serve, loaded.config.settings.server, listener, root)
             notify.ready()
             root.start_soon(notify.watchdog)
             log.info("bridged %s listens on %s", __version__, ", ".join(urls))
             task_status.started(urls)
+
+    async def _core(self, child: Callable[[], Awaitable[None]]) -> None:
+        """A part without which there is no service: a crash of it ends all, and must not pass for the clients' leaving,
+        which would revoke their jobs."""
+        try:
+            await child()
+        except Exception:
+            self.dispatcher.detach()
+            self.clients.stop()
+            raise
 
     async def _serve(
         self,
@@ -175,7 +188,10 @@ class Daemon:
         )
         self.clients = Clients(self.dispatcher, ledger, lambda: self._settings().jobs, ledger.secret)
         reserve = int(loaded.config.settings.state.reserve * 1e6)
-        self.spool = Spool(loaded.config.state_dir / "spool", keep_free=reserve)
+        state = loaded.config.settings.state
+        self.spool = Spool(
+            loaded.config.state_dir / "spool", keep_free=reserve, fsync=state.durability == "power"
+        )
         self.reloader = Reloader(loaded, self._apply, self._environ)
         ssl_context = ssl.create_default_context()  # one for all: each costs 0.8 MB and 26 ms (measured)
         self.pool = Pool(
@@ -223,6 +239,9 @@ class Daemon:
         saved = await trio.to_thread.run_sync(ledger.load)
         self._apply_backends()
         self.dispatcher.restore(saved.jobs)
+        if self._wants_worker() and self.reloader.current.config.backends:
+            # It listens a moment later than the PCs are up: what only it can run waits for it.
+            self.dispatcher.on_backend_configured(EMBEDDED_NAME, max_running=1, draining=True, moving=True)
         self.clients.restore(saved)
         self._intake.restore()
         self.webhooks.restore(saved.deliveries)

@@ -74,6 +74,8 @@ class Follow:
         """what the backend answered to the POST in place of an answer"""
         self.adopted = False
         """an earlier run of the service began it"""
+        self.to_withdraw = False
+        """it is wanted back, if it has not started"""
         self.withdrawing = False
         """it is being taken back: if it is nowhere any more, that is why"""
         self.ended = trio.Event()

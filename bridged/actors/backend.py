@@ -62,7 +62,12 @@ class BackendActor:
         self.name = config.name
         self._shared = shared
         self._dispatcher = shared.dispatcher
-        self._client = ComfyClient(config.url, dict(config.headers), shared.client_id, shared.ssl_context)
+        self._client = ComfyClient(
+            config.url,
+            dict(config.headers),
+            f"{shared.client_id}-{config.name}",  # its own: a renamed one's late close would take our events away
+            shared.ssl_context,
+        )
         self._follows: dict[str, Follow] = {}
         self._control = Control(self._client, self.name)
         self._runner = Runner(
@@ -121,7 +126,9 @@ class BackendActor:
         return follow
 
     def cancel(self, prompt_id: str) -> None:
-        follow = self._follows[prompt_id]
+        follow = self._follows.get(prompt_id)
+        if follow is None:
+            return  # it has ended, and its report is on its way
         follow.desired = Desired.CANCEL
         if follow.interruptible is not None:
             follow.interruptible.cancel()
@@ -129,8 +136,12 @@ class BackendActor:
             self._nursery.start_soon(self._control.cancel, follow)
 
     def withdraw(self, prompt_id: str) -> None:
+        follow = self._follows.get(prompt_id)
+        if follow is None:
+            return
+        follow.to_withdraw = True
         if self._nursery is not None:
-            self._nursery.start_soon(self._withdraw, self._follows[prompt_id])
+            self._nursery.start_soon(self._withdraw, follow)
 
     def on_outage(self) -> None:
         """One of our own network began or ended."""
@@ -168,6 +179,8 @@ class BackendActor:
                     nursery.start_soon(self._run_attempt, follow)
                     if follow.posted and follow.desired is Desired.CANCEL:
                         nursery.start_soon(self._control.cancel, follow)
+                    elif follow.to_withdraw:
+                        nursery.start_soon(self._withdraw, follow)
                 await self._stay_connected()
         finally:
             self._nursery = None
@@ -410,8 +423,10 @@ class BackendActor:
         del self._follows[follow.prompt_id]
         if follow.posted and not follow.left_queue and not isinstance(follow.outcome, Lost):
             self._leaving.add(follow.prompt_id)
-        self._count_foreign()  # before the report, which may place the next job: this one counts no more
-        report()
+        try:
+            self._count_foreign()  # before the report, which may place the next job: this one counts no more
+        finally:
+            report()
         if not self._follows:
             self._emptied.set()
             self._emptied = trio.Event()
@@ -423,8 +438,11 @@ class BackendActor:
     async def _withdraw(self, follow: Follow) -> None:
         await follow.settled.wait()
         follow.withdrawing = True
-        if await self._control.withdraw(follow):
-            follow.end(Lost.WITHDRAWN)
-        follow.withdrawing = False
+        try:
+            if await self._control.withdraw(follow):
+                follow.end(Lost.WITHDRAWN)
+        finally:
+            follow.withdrawing = False
+        follow.to_withdraw = False
         if not follow.ended.is_set():
             self._dispatcher.on_withdraw_refused(follow.prompt_id)

@@ -109,6 +109,8 @@ class OnBackend:
         self.attempt = attempt
         self.record = record
         self.started = started
+        self.adopted = False
+        """an earlier run of the service began it"""
         self.started_at: float | None = None
         """when, where this run of the service saw it start"""
         self.leaving = False

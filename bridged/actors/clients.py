@@ -13,7 +13,7 @@ import secrets
 from bisect import insort
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
@@ -51,6 +51,7 @@ class Client:
         self._open: dict[str, JobRecord] = {}
         self._ready: list[tuple[int, str]] = []
         """succeeded with files and not fetched yet: (place in the order of submission, job id), sorted"""
+        self._unfetched: set[str] = set()
         self._places: dict[str, int] = {}
         self.newest = Message("connected", "connected")
         self.session: Session | None = None
@@ -73,17 +74,21 @@ class Client:
         return list(self._open.values())
 
     def next_result(self, job_id: str | None = None) -> JobRecord | None:
-        """The oldest finished job that was not fetched yet, or that job if it is one."""
-        if job_id is None and self._ready:
-            job_id = self._ready[0][1]
-        if job_id is None or (self._places.get(job_id, 0), job_id) not in self._ready:
-            return None
-        return self.jobs[job_id]
+        """The oldest finished job that was not fetched yet; by its id, also one that was: its answer may have been
+        lost on the way."""
+        if job_id is None:
+            return self.jobs[self._ready[0][1]] if self._ready else None
+        record = self.jobs.get(job_id)
+        return record if record is not None and record.end_is_known and record.outputs else None
+
+    def is_fetched(self, job_id: str) -> bool:
+        return job_id not in self._unfetched
 
     def fetched(self, job_id: str) -> None:
         """All of its results were taken."""
-        with suppress(ValueError):
-            self._ready.remove((self._places.get(job_id, 0), job_id))
+        if job_id in self._unfetched:
+            self._unfetched.remove(job_id)
+            self._ready.remove((self._places[job_id], job_id))
 
     def follow(self, record: JobRecord, state: JobState | None = None) -> None:
         """Keeps the books after a job was submitted or changed to `state` (its present one by default)."""
@@ -98,6 +103,7 @@ class Client:
             self._open[job_id] = record
         elif self._open.pop(job_id, None) is not None:
             if state is JobState.SUCCEEDED and record.outputs:
+                self._unfetched.add(job_id)
                 insort(self._ready, (self._places[job_id], job_id))
             self.wake()
 
@@ -111,6 +117,7 @@ class Client:
         self.follow(record)
         job_id = record.job.id
         if record.state is JobState.SUCCEEDED and record.outputs and not fetched:
+            self._unfetched.add(job_id)
             insort(self._ready, (self._places[job_id], job_id))
         event = record.event()
         for status, detail in told(event):
@@ -393,7 +400,7 @@ class Clients:
                 if self.stored <= max_stored:
                     break
                 client = self._clients[client_id]
-                if client.jobs[job_id].outputs and client.next_result(job_id) is None:
+                if client.jobs[job_id].outputs and client.is_fetched(job_id):
                     self._ended.remove(entry)
                     files += self._forget(client_id, job_id)
         for client_id, client in list(self._clients.items()):

@@ -107,21 +107,22 @@ class Dispatcher:
         """Its place in the queue, 1 for the next; None where it is not queued."""
         return next((place for place, id_ in enumerate(self._queue, 1) if id_ == job_id), None)
 
-    def eta(self, job_id: str) -> float | None:
-        """Seconds until a queued job may have ended, by what its workflow and those before it took lately; None where
-        that is not known."""
-        record = self.jobs[job_id]
-        own = self._durations.get(record.job.alias)
+    def outlook(self) -> dict[str, tuple[int, float | None]]:
+        """Of every queued job its place in the queue, 1 for the next, and in how many seconds it may have ended: by
+        what its workflow and those before it took lately, None where that is not known. One pass over the queue."""
         places = sum(backend.max_running for backend in self._backends.values() if backend.up)
-        if own is None or not places:
-            return None
-        ahead = [entry.record for _, entry in self._on_backend.values() if self._is_open(entry)]
-        for each in self._queue.values():
-            if each is record:
-                break
-            ahead.append(each)
-        work = sum(self._durations.get(each.job.alias, own) for each in ahead)
-        return round(work / places + own, 1)
+        open_ = [entry.record for _, entry in self._on_backend.values() if self._is_open(entry)]
+        work: float | None = 0.0
+        for record in open_:
+            took = self._durations.get(record.job.alias)
+            work = None if work is None or took is None else work + took
+        found: dict[str, tuple[int, float | None]] = {}
+        for place, record in enumerate(self._queue.values(), 1):
+            own = self._durations.get(record.job.alias)
+            known = work is not None and own is not None and places
+            found[record.job.id] = place, round((work or 0.0) / places + (own or 0.0), 1) if known else None
+            work = None if work is None or own is None else work + own
+        return found
 
     def refuse_if_impossible(self, job: Job) -> None:
         """Raises NoBackendCanRun with the reason per backend; Stopping while the service stops."""
@@ -205,7 +206,7 @@ class Dispatcher:
             return
         wanted = not record.state.terminal and record.facts.prompt_id == attempt.prompt_id
         place = OnBackend(attempt, record, started=entry.state is AttemptState.RUNNING)
-        place.leaving = not wanted
+        place.leaving, place.adopted = not wanted, True
         backend.attempts[attempt.prompt_id] = place
         self._on_backend[attempt.prompt_id] = (backend, place)
         self._effects.adopt(record.job, attempt, wanted=wanted)
@@ -324,7 +325,10 @@ class Dispatcher:
             self._log_attempt(record, prompt_id, state, failure.message)
             if self._current(record, prompt_id):
                 failed = Failed(backend, failure, started=entry.started, lost=lost, down=down and not self.suspended)
-                facts = judge(record.job, record.facts, failed, self.snapshots(), max_attempts=self.max_attempts)
+                before = record.facts
+                if entry.adopted and not entry.started:  # as far as anybody knows it never ran
+                    before = replace(before, attempts=before.attempts - 1)
+                facts = judge(record.job, before, failed, self.snapshots(), max_attempts=self.max_attempts)
                 if facts.state.terminal:
                     self._end(record, facts)
                 else:
@@ -410,7 +414,11 @@ class Dispatcher:
                 leaves = entry.leaving and not record.state.terminal
                 if leaves or (position >= first and not entry.started and not entry.leaving):
                     yield Prefetched(
-                        entry.attempt.prompt_id, backend.name, record.job.requires, record.excluded, entry.leaving
+                        entry.attempt.prompt_id,
+                        backend.name,
+                        record.job.requires,
+                        record.excluded | self._avoided(record.job.alias),
+                        entry.leaving,
                     )
 
     def _withdraw_prefetched(self, backend: BackendState, draining: bool) -> None:

@@ -166,12 +166,12 @@ class Pool:
                 child.adopted = {}
                 await child.changed.wait()
                 continue
-            self._configure(child.config)
             for job, attempt, wanted in child.adopted.values():
                 actor.adopt(job, attempt, wanted=wanted)
             for prompt_id in child.fenced:
                 actor.fence(prompt_id)
             child.adopted, child.fenced = {}, []
+            self._configure(child.config)
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._run_again_after_crashes, name, child, actor)

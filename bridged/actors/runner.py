@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 SUBFOLDER = "bridged"
 """where our uploads go in a backend's input folder: its owner can see whose they are, and remove them"""
 
+MAX_UPLOADED = 10_000
+"""files that are remembered to be on a backend"""
+
 PAUSE = 5.0
 """seconds between tries to fetch outputs onto a full disk, or over a network of ours that does not work"""
 
@@ -302,5 +305,7 @@ class Runner:
             answer = await self._client.upload(body.chunks(), body.content_type, body.length)
         except OSError as error:
             raise AttemptFailed("an uploaded file is gone from the service's disk", Fault.POLICY) from error
+        if len(self._uploaded) >= MAX_UPLOADED:
+            del self._uploaded[next(iter(self._uploaded))]
         self._uploaded[file.sha256] = answer.value
         return answer.value

@@ -52,6 +52,7 @@ def judge(
     if failed.down and failed.started:
         crashed_on = crashed_on | {failed.backend}
     others = [s for s in snapshots if s.name not in excluded]
+    some_day = [replace(s, draining=False) for s in others]  # a drain is an operator's passing wish
     end = replace(
         facts,
         state=JobState.LOST if failed.lost else JobState.FAILED,
@@ -71,7 +72,7 @@ def judge(
         return again if elsewhere and facts.attempts < max_attempts else end
     if fault not in (Fault.HOST, Fault.NETWORK):  # 2
         return end
-    if signature == OUT_OF_MEMORY != facts.signature and obstacles(job.requires, others) is not None:  # 3
+    if signature == OUT_OF_MEMORY != facts.signature and obstacles(job.requires, some_day) is not None:  # 3
         return replace(again, excluded=facts.excluded) if facts.attempts < max_attempts else end
     if len(crashed_on) >= QUARANTINE:  # 4
         took = ", ".join(sorted(crashed_on))
@@ -79,6 +80,6 @@ def judge(
         return replace(end, state=JobState.FAILED, failure=Failure(Fault.WORKFLOW, message))
     if facts.attempts >= max_attempts:  # 5
         return end
-    if obstacles(job.requires, others) is not None:  # 6
+    if obstacles(job.requires, some_day) is not None:  # 6
         return replace(end, failure=Failure(fault, f"{where}; no other backend can run it"))
     return again

@@ -15,6 +15,9 @@ from bridged.api.query import client_id
 from bridged.errors import UnknownJob
 from bridged.model import AttemptLog, Fault, JobState
 
+MAX_JOBS = 1000
+"""jobs of one client in one answer: the newest"""
+
 
 def routes(services: Services) -> Blueprint:
     jobs = Blueprint("jobs", __name__)
@@ -26,30 +29,32 @@ def routes(services: Services) -> Blueprint:
             error = UnknownJob(f"no job {job_id!r}: it never was, or its time (result_ttl) is over")
             return error_response(error, proper=True)
         services.clients.get(record.job.client_id)  # asking renews the client's lease
-        return json_response(describe(record, services))
+        outlook = services.dispatcher.outlook() if record.state is JobState.QUEUED else {}
+        return json_response(describe(record, outlook))
 
     @jobs.get("/jobs")
     async def of_client() -> Response:
         client = services.clients.get(client_id(request.args))
-        records = client.jobs.values() if client is not None else ()
-        return json_response({"jobs": [describe(record, services) for record in records]})
+        records = list(client.jobs.values())[-MAX_JOBS:] if client is not None else []
+        outlook = services.dispatcher.outlook()
+        return json_response({"jobs": [describe(record, outlook) for record in records]})
 
     return jobs
 
 
-def describe(record: JobRecord, services: Services) -> dict[str, Any]:
+def describe(record: JobRecord, outlook: dict[str, tuple[int, float | None]]) -> dict[str, Any]:
     """A job as JSON: times in seconds since 1970, sizes in bytes, `position` 1 for the next one."""
     job, state = record.job, record.shown_state
     known = state is record.state
     failure, outputs = (record.failure, record.outputs) if known else (None, ())
-    queued = state is JobState.QUEUED
+    position, eta = outlook.get(job.id, (None, None))
     answer: dict[str, Any] = {
         "job_id": job.id,
         "clientId": job.client_id,
         "workflow": job.alias,
         "state": state.value,
-        "position": services.dispatcher.position(job.id) if queued else None,
-        "eta": services.dispatcher.eta(job.id) if queued else None,
+        "position": position,
+        "eta": eta,
         "percent": round(record.percent, 2),
         "created_at": job.created_at,
         "ended_at": record.ended_at if known else None,

@@ -39,7 +39,7 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
                 services.dispatcher.on_revoked(submitted.job_id, "its client disconnected")
             raise
         if not ended:
-            detail = f"still {record.state.value}; fetch it with /history"
+            detail = f"still {record.shown_state.value}; fetch it with /history"
             return json_answer({"detail": detail, "job_id": submitted.job_id, "clientId": name}, 202)
         if record.state is JobState.SUCCEEDED and record.outputs:
             return result_answer(services, client, record, kind)

@@ -49,10 +49,12 @@ def stored_from_disk(path: Path, content_type: str) -> StoredFile:
 
 class Spool:
     """The spool folder. `threads` bounds its disk work, so that a burst of uploads cannot starve everything else;
-    `keep_free` bytes of the disk are not for files: the ledger needs them."""
+    `keep_free` bytes of the disk are not for files: the ledger needs them. `fsync`: a file that was taken survives a
+    loss of power."""
 
-    def __init__(self, folder: Path, threads: int = 8, keep_free: int = 0) -> None:
+    def __init__(self, folder: Path, threads: int = 8, keep_free: int = 0, *, fsync: bool = False) -> None:
         self.folder = folder
+        self.fsync = fsync
         self._keep_free = keep_free
         self.limiter = trio.CapacityLimiter(threads)
         self._recent: OrderedDict[Path, bytes] = OrderedDict()
@@ -98,7 +100,7 @@ class Spool:
         (bench/overhead.py). A disk that once took longer than PATIENCE gets its work in threads for a while: the loop
         waits for a slow disk once a minute at most.
         """
-        return time.monotonic() >= self._slow_until
+        return not self.fsync and time.monotonic() >= self._slow_until
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -145,6 +147,15 @@ class Spool:
 
         if files:
             await trio.to_thread.run_sync(remove, limiter=self.limiter)
+
+
+def _fsync(path: Path) -> None:
+    """A file's content, or a folder's entries, onto the disk. Blocking."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 @contextmanager
@@ -197,7 +208,11 @@ class Incoming:
                 kind = verify(bytes(self._buffer), name, allowed)
                 self._flush()
             final = self._path.with_suffix(".file")
+            if self._spool.fsync:
+                _fsync(self._path)
             os.replace(self._path, final)
+            if self._spool.fsync:
+                _fsync(final.parent)
             return StoredFile(
                 path=final,
                 size=self._size,

@@ -1081,7 +1081,7 @@ def test_numbers_of_attempts_go_on(pool: Pool) -> None:
     logs = (entry("j", 1, AttemptState.WITHDRAWN), entry("j", 2))
     pool.dispatcher.restore([left("j", JobState.PLACED, *logs, attempts=1)])
     pool.dispatcher.on_failed("j-2", Failure(Fault.HOST, "no"), lost=True)
-    assert (pool.attempt("j").number, pool.where("j"), pool.record("j").attempts) == (3, "b", 2)
+    assert (pool.attempt("j").number, pool.where("j"), pool.record("j").attempts) == (3, "b", 1)
     assert attempts(pool, "j")[:2] == [(1, "a", "withdrawn", ""), (2, "a", "lost", "no")]
 
 
@@ -1206,3 +1206,31 @@ def test_want_of_memory_does_not_exceed_the_tries() -> None:
     job_id = pool.submit()
     pool.dispatcher.on_failed(pool.run(job_id), Failure(Fault.HOST, "oom", OUT_OF_MEMORY))
     assert (pool.state(job_id), len(pool.effects.attempts)) == (JobState.FAILED, 1)
+
+
+def test_a_drain_of_the_only_pc_ends_no_job_that_was_lost_there(pool: Pool) -> None:
+    pool.backend("a")
+    job_id = pool.submit()
+    pool.run(job_id)
+    pool.dispatcher.on_backend_configured("a", max_running=1, draining=True)
+    pool.dispatcher.on_failed(pool.prompt(job_id), Failure(Fault.NETWORK, "gone"), lost=True)
+    assert pool.state(job_id) is JobState.QUEUED
+
+
+def test_restarts_before_it_ever_ran_cost_a_job_no_attempt(pool: Pool) -> None:
+    pool.backend("a")
+    placed = entry("j", 1, AttemptState.PLACED)
+    pool.dispatcher.restore([left("j", JobState.PLACED, placed, prompt_id=placed.attempt.prompt_id, attempts=3)])
+    pool.dispatcher.on_failed(placed.attempt.prompt_id, Failure(Fault.NETWORK, "nowhere"), lost=True)
+    assert pool.state("j") is JobState.PLACED  # at once, on the same PC
+    assert pool.record("j").attempts == 3
+
+
+def test_the_outlook_of_the_whole_queue(pool: Pool) -> None:
+    pool.backend("a")
+    first = pool.submit()
+    pool.run(first)
+    pool.now += 10
+    pool.finish(first)
+    jobs = [pool.submit() for _ in range(4)]  # one begins, one is prefetched, two wait
+    assert pool.dispatcher.outlook() == {jobs[2]: (1, 30.0), jobs[3]: (2, 40.0)}

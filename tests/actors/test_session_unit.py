@@ -149,7 +149,7 @@ def test_results_come_oldest_first_and_once(pool: ClientsPool) -> None:
     assert client.next_result("unknown") is None
     client.fetched(jobs[0])
     assert client.next_result() is named
-    assert client.next_result(jobs[0]) is None
+    assert client.next_result(jobs[0]) is first, "by its id it is given again"
 
 
 # -- who going away revokes what -------------------------------------------------------------------------------------

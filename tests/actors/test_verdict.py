@@ -133,7 +133,7 @@ def test_at_most_max_attempts() -> None:
 
 
 def test_where_nobody_else_can_run_it_that_is_said() -> None:
-    facts = verdict(RAN, Failed("a", BROKEN), pc("a"), pc("b", draining=True), pc("c", classes=frozenset()))
+    facts = verdict(RAN, Failed("a", BROKEN), pc("a"), pc("c", classes=frozenset()))
     assert facts.failure == Failure(Fault.HOST, "on a: no disk; no other backend can run it")
 
 

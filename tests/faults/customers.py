@@ -22,6 +22,9 @@ PAUSE = 0.1
 JOBS_EACH = 25
 """jobs of one client: then its slot goes on as a new one, so that lists stay short"""
 
+HANDSHAKE = 15.0
+"""seconds"""
+
 REFUSALS = 50
 """answers that are neither yes nor "later", before a client complains"""
 
@@ -169,7 +172,13 @@ class Customer:
         async with trio.open_nursery() as nursery:
             with contextlib.suppress(trio_websocket.HandshakeError, trio_websocket.ConnectionClosed):
                 path = f"/ws?clientId={self.name}"
-                ws = await trio_websocket.wrap_client_stream(nursery, stream, host, path)
+                # trio-websocket may wait for ever for a handshake whose server was killed meanwhile.
+                with trio.move_on_after(HANDSHAKE) as patience:
+                    ws = await trio_websocket.wrap_client_stream(nursery, stream, host, path)
+                if patience.cancelled_caught:
+                    self._book.note("handshakes that were not answered")
+                    nursery.cancel_scope.cancel()
+                    return
                 if work.job_id is None:
                     await self.submit(work)
                 await self._listen(ws, work)
