@@ -359,7 +359,8 @@ class Dispatcher:
         entry = self._release(prompt_id)
         if entry is not None:
             record = entry.record
-            self._log_attempt(record, prompt_id, state)
+            reason = "it was cancelled there" if state is AttemptState.CANCELLED else "it was taken back unstarted"
+            self._log_attempt(record, prompt_id, state, reason)
             if self._current(record, prompt_id):
                 withdrawn = state is AttemptState.WITHDRAWN
                 self._requeue(record, replace(record.facts, attempts=record.attempts - withdrawn))

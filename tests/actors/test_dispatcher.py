@@ -803,7 +803,7 @@ def test_every_attempt_is_logged_with_how_it_went(pool: Pool) -> None:
     pool.run(job_id)
     pool.finish(job_id)
     assert attempts(pool, job_id) == [
-        (1, "a", "withdrawn", ""),
+        (1, "a", "withdrawn", "it was taken back unstarted"),
         (2, "b", "failed", "no disk"),
         (3, "a", "succeeded", ""),
     ]
