@@ -12,7 +12,7 @@ import hmac
 import secrets
 from bisect import insort
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from bridged.actors.messages import CLOSED, MAX_WAITING, WORTH_TELLING, Mailbox,
 from bridged.catalogue import TOKEN_PREFIX
 from bridged.config.schema import Jobs
 from bridged.errors import BadRequest
-from bridged.model import Grace, JobEvent, JobState, StoredFile, Upload
+from bridged.model import Grace, JobEvent, JobState, Output, StoredFile, Upload
 from bridged.store.ledger import ClientConnected, Ledger, ResultFetched, Saved, UploadAdded, UploadsForgotten
 
 
@@ -387,22 +387,22 @@ class Clients:
     # -- the janitor -------------------------------------------------------------------------------------------------
 
     def expire(self, result_ttl: float, max_stored: float) -> list[StoredFile]:
-        """Forgets what is over: uploads past their time and not in use, results past theirs, delivered results beyond
-        `max_stored` bytes, oldest first, and silent clients without jobs. Returns the files to remove."""
+        """Forgets what is over: uploads past their time and not in use, jobs past theirs, the files of delivered results
+        beyond `max_stored` bytes, oldest first, and silent clients without jobs. Returns the files to remove."""
         now = self._clock()
         files = self._expire_uploads(now)
         while self._ended and self._ended[0][0] + result_ttl <= now:
             _, client_id, job_id = self._ended.popleft()
             files += self._forget(client_id, job_id)
         if self.stored > max_stored:
-            for entry in list(self._ended):
-                _, client_id, job_id = entry
+            for _, client_id, job_id in self._ended:
                 if self.stored <= max_stored:
                     break
                 client = self._clients[client_id]
-                if client.jobs[job_id].outputs and client.is_fetched(job_id):
-                    self._ended.remove(entry)
-                    files += self._forget(client_id, job_id)
+                outputs = client.jobs[job_id].outputs
+                if outputs and client.is_fetched(job_id):
+                    files += self._drop(outputs)
+                    self._dispatcher.drop_outputs(job_id)
         for client_id, client in list(self._clients.items()):
             if not client.jobs and client.session is None and client.last_seen + result_ttl <= now:
                 del self._clients[client_id]
@@ -426,10 +426,14 @@ class Clients:
 
     def _forget(self, client_id: str, job_id: str) -> list[StoredFile]:
         client = self._clients[client_id]
-        files = [output.file for output in client.jobs[job_id].outputs]
-        self.stored -= sum(file.size for file in files)
+        files = self._drop(client.jobs[job_id].outputs)
         client.forget(job_id)
         self._dispatcher.forget(job_id)
+        return files
+
+    def _drop(self, outputs: Iterable[Output]) -> list[StoredFile]:
+        files = [output.file for output in outputs]
+        self.stored -= sum(file.size for file in files)
         return files
 
     def files(self) -> set[Path]:

@@ -173,6 +173,13 @@ class Dispatcher:
             self._effects.write(JobsForgotten((job_id,)))  # else once the last attempt is confirmed to have ended
         return self.jobs.pop(job_id)
 
+    def drop_outputs(self, job_id: str) -> None:
+        """The files of an ended job are removed before its time; what became of it stays known."""
+        record = self.jobs[job_id]
+        facts = replace(record.facts, outputs=())
+        self._effects.write(moved(job_id, record.facts, facts))
+        record.facts = facts
+
     def restore(self, saved: Iterable[SavedJob]) -> None:
         """Takes up what an earlier run left, in the order of submission; the backends are configured already.
 

@@ -266,7 +266,8 @@ def test_beyond_the_room_what_was_delivered_goes_first_and_the_rest_stays(house:
     assert house.clients.expire(1e9, 400) == []
     assert [file.sha256 for file in house.clients.expire(1e9, 399)] == ["fetched"]
     assert [file.sha256 for file in house.clients.expire(1e9, 0)] == ["fetched-later"]
-    assert set(house.dispatcher.jobs) == {"old", "newer"}
     assert house.clients.stored == 200
+    assert house.state("fetched") is JobState.SUCCEEDED, "its files are gone, what became of it stays known"
+    assert (house.record("fetched").outputs, client.next_result("fetched")) == ((), None)
     assert {file.sha256 for file in house.clients.expire(0, 0)} == {"old", "newer"}
     assert (house.clients.stored, house.dispatcher.jobs) == (0, {})
