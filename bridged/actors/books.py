@@ -79,6 +79,11 @@ class JobRecord:
         return self.facts.outputs
 
     @property
+    def stored(self) -> tuple[Output, ...]:
+        """The outputs that can be fetched."""
+        return () if self.facts.outputs_gone else self.facts.outputs
+
+    @property
     def ended_at(self) -> float | None:
         return self.facts.ended_at
 

@@ -79,7 +79,7 @@ class Client:
         if job_id is None:
             return self.jobs[self._ready[0][1]] if self._ready else None
         record = self.jobs.get(job_id)
-        return record if record is not None and record.end_is_known and record.outputs else None
+        return record if record is not None and record.end_is_known and record.stored else None
 
     def is_fetched(self, job_id: str) -> bool:
         return job_id not in self._unfetched
@@ -216,7 +216,7 @@ class Clients:
 
     def _note_end(self, client: Client, record: JobRecord) -> None:
         self._ended.append((record.ended_at or self._clock(), client.client_id, record.job.id))
-        self.stored += sum(output.file.size for output in record.outputs)
+        self.stored += sum(output.file.size for output in record.stored)
         if not client.open_jobs():
             self._leased.discard(client.client_id)
 
@@ -387,7 +387,7 @@ class Clients:
     # -- the janitor -------------------------------------------------------------------------------------------------
 
     def expire(self, result_ttl: float, max_stored: float) -> list[StoredFile]:
-        """Forgets what is over: uploads past their time and not in use, jobs past theirs, the files of delivered results
+        """Forgets what is over: uploads past their time and not in use, jobs past theirs, files of delivered results
         beyond `max_stored` bytes, oldest first, and silent clients without jobs. Returns the files to remove."""
         now = self._clock()
         files = self._expire_uploads(now)
@@ -399,7 +399,7 @@ class Clients:
                 if self.stored <= max_stored:
                     break
                 client = self._clients[client_id]
-                outputs = client.jobs[job_id].outputs
+                outputs = client.jobs[job_id].stored
                 if outputs and client.is_fetched(job_id):
                     files += self._drop(outputs)
                     self._dispatcher.drop_outputs(job_id)
@@ -426,7 +426,7 @@ class Clients:
 
     def _forget(self, client_id: str, job_id: str) -> list[StoredFile]:
         client = self._clients[client_id]
-        files = self._drop(client.jobs[job_id].outputs)
+        files = self._drop(client.jobs[job_id].stored)
         client.forget(job_id)
         self._dispatcher.forget(job_id)
         return files

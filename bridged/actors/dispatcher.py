@@ -176,7 +176,7 @@ class Dispatcher:
     def drop_outputs(self, job_id: str) -> None:
         """The files of an ended job are removed before its time; what became of it stays known."""
         record = self.jobs[job_id]
-        facts = replace(record.facts, outputs=())
+        facts = replace(record.facts, outputs_gone=True)
         self._effects.write(moved(job_id, record.facts, facts))
         record.facts = facts
 

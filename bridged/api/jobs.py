@@ -66,6 +66,7 @@ def describe(record: JobRecord, outlook: dict[str, tuple[int, float | None]]) ->
                 "size": output.file.size,
                 "content_type": output.file.content_type,
                 "sha256": output.file.sha256,
+                "available": not record.facts.outputs_gone,
             }
             for output in outputs
         ],

@@ -28,7 +28,8 @@ class JobAdded(msgspec.Struct, frozen=True):
 class JobFacts(msgspec.Struct, frozen=True):
     """What is kept of a job apart from what was submitted. `prompt_id`: its present attempt. `reruns`: how often it
     was placed again though an earlier attempt may have run. `signature`: of a node's exception that waits for its
-    confirmation on another backend. `crashed_on`: backends that went down while it ran there."""
+    confirmation on another backend. `crashed_on`: backends that went down while it ran there. `outputs_gone`: their
+    files were removed before their time, for want of room."""
 
     state: JobState = JobState.QUEUED
     prompt_id: str | None = None
@@ -39,6 +40,7 @@ class JobFacts(msgspec.Struct, frozen=True):
     signature: str = ""
     failure: Failure | None = None
     outputs: tuple[Output, ...] = ()
+    outputs_gone: bool = False
     was_started: bool = False
     ended_at: float | None = None
 

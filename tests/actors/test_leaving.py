@@ -268,6 +268,6 @@ def test_beyond_the_room_what_was_delivered_goes_first_and_the_rest_stays(house:
     assert [file.sha256 for file in house.clients.expire(1e9, 0)] == ["fetched-later"]
     assert house.clients.stored == 200
     assert house.state("fetched") is JobState.SUCCEEDED, "its files are gone, what became of it stays known"
-    assert (house.record("fetched").outputs, client.next_result("fetched")) == ((), None)
+    assert (len(house.record("fetched").outputs), client.next_result("fetched")) == (1, None)
     assert {file.sha256 for file in house.clients.expire(0, 0)} == {"old", "newer"}
     assert (house.clients.stored, house.dispatcher.jobs) == (0, {})

@@ -65,6 +65,7 @@ FULL_FACTS = JobFacts(
     signature="5 RuntimeError",
     failure=Failure(Fault.HOST, "it was “hot”", "5 RuntimeError"),
     outputs=(OUTPUT, OUTPUT),
+    outputs_gone=True,
     was_started=True,
     ended_at=99.25,
 )
