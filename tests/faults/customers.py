@@ -121,7 +121,7 @@ class Customer:
     async def keep_looking(self) -> None:
         """Samples until cancelled."""
         while True:
-            if any(not work.ended.is_set() for work in self.works):
+            if any(work.job_id is not None and not work.ended.is_set() for work in self.works):
                 await self.look()
             await trio.sleep(self._interval)
 
