@@ -10,6 +10,7 @@ from pathlib import Path
 import trio
 
 from .machines import ROOT
+from .routes import enter
 from .run import run, summary, told
 from .scenarios import SCENARIOS
 from .world import FULL, SMALL, Scale, Verdict
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, default=ROOT, help="the checkout whose daemon is tried; default: this")
     parser.add_argument("--keep", action="store_true", help="keep logs, diaries and state, also where all is well")
     args = parser.parse_args()
+    enter(["--seed", args.seed, *sys.argv[1:]])
     scale = FULL if args.scale == "full" else SMALL
     print(f"seed {args.seed}")
     verdicts = trio.run(run_all, args.scenario or list(SCENARIOS), args.seed, scale, args.source.resolve(), args.keep)

@@ -43,7 +43,7 @@ class Machine:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.proxy.port}"
+        return f"http://{self.proxy.host}:{self.proxy.port}"
 
     @property
     def direct(self) -> str:

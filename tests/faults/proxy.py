@@ -23,6 +23,7 @@ class Proxy:
 
     def __init__(self, target: int, rng: random.Random) -> None:
         self.target = target
+        self.host = "127.0.0.1"
         self.port = 0
         self.mode: Mode = "open"
         self._rng = rng
@@ -48,7 +49,7 @@ class Proxy:
         if self._listener is None and self._nursery is not None:
             sock = trio.socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            await sock.bind(("127.0.0.1", self.port))
+            await sock.bind((self.host, self.port))
             sock.listen(64)
             self.port = sock.getsockname()[1]
             self._listener = trio.SocketListener(sock)

@@ -11,6 +11,7 @@ import trio
 from .disk import disk
 from .edits import edits
 from .machines import Machine
+from .routes import cables
 from .world import World
 
 Scenario = Callable[[World], Awaitable[None]]
@@ -251,4 +252,5 @@ SCENARIOS: dict[str, Scenario] = {
     "clock": clock,
     "edits": edits,
     "owners": owners,
+    "cables": cables,
 }
