@@ -10,6 +10,7 @@ How it is told, from the bottom up:
     pc          a PC: the fake ComfyUI as a process that keeps a diary and takes orders on /control
     machines    the suite's hold on a PC: kill, freeze, restart, order, and the proxy in front of it
     proxy       a TCP proxy that loses, delays, cuts and resets
+    routes      cables that are pulled: the kernel drops a PC's packets, in a network namespace of our own
     service     the daemon as a process, its configuration folder, what /proc says of it
     book        what was acknowledged, and all that was seen of it
     customers   the clients
