@@ -101,6 +101,9 @@ class OutOfSpace(BridgedError):
     code = "out_of_space"
     status = 503
 
+    def __init__(self) -> None:
+        super().__init__("the service's disk is full; try again later")
+
 
 class StorageFailed(BridgedError):
     """The service's own disk refuses; the log says more than the caller is told."""

@@ -103,9 +103,13 @@ class Client:
             self._open[job_id] = record
         elif self._open.pop(job_id, None) is not None:
             if state is JobState.SUCCEEDED and record.outputs:
-                self._unfetched.add(job_id)
-                insort(self._ready, (self._places[job_id], job_id))
+                self._offer(job_id)
             self.wake()
+
+    def _offer(self, job_id: str) -> None:
+        """Its results may be fetched: in the order of submission."""
+        self._unfetched.add(job_id)
+        insort(self._ready, (self._places[job_id], job_id))
 
     def wake(self) -> None:
         """Those who wait for the end of a job look again."""
@@ -117,11 +121,9 @@ class Client:
         self.follow(record)
         job_id = record.job.id
         if record.state is JobState.SUCCEEDED and record.outputs and not fetched:
-            self._unfetched.add(job_id)
-            insort(self._ready, (self._places[job_id], job_id))
-        event = record.event()
-        for status, detail in told(event):
-            self.newest = Message(status, detail, job_id)
+            self._offer(job_id)
+        for message in told(record.event()):
+            self.newest = message
         if record.state is JobState.SUCCEEDED:
             self.newest = CLOSED
 
@@ -203,8 +205,8 @@ class Clients:
         client = self._clients.get(event.client_id) or self.obtain(event.client_id)
         record = self._dispatcher.jobs[event.job_id]
         client.follow(record, event.state)
-        for status, detail in told(event):
-            client.tell(Message(status, detail, event.job_id), ends=event.state in WORTH_TELLING)
+        for message in told(event):
+            client.tell(message, ends=event.state in WORTH_TELLING)
         if event.state.terminal:
             record.end_is_known = True
             self._note_end(client, record)
@@ -251,7 +253,7 @@ class Clients:
                 message
                 for record in client.jobs.values()
                 if record.state in WORTH_TELLING and (record.ended_at or 0.0) > now - self._settings().reconnect_grace
-                for message in (Message(status, detail, record.job.id) for status, detail in told(record.event()))
+                for message in told(record.event())
             ]
             if client.missed and not client.open_jobs():
                 client.missed.append(CLOSED)

@@ -39,6 +39,7 @@ from bridged.store.ledger import (
     JobStarted,
     ProgressSeen,
     SavedJob,
+    ended,
     moved,
 )
 
@@ -169,7 +170,7 @@ class Dispatcher:
         record = self.jobs.get(job_id)
         if record is None or not record.state.terminal:
             return None
-        if not any(not entry.state.terminal for entry in record.log.values()):
+        if all(entry.state.terminal for entry in record.log.values()):
             self._effects.write(JobsForgotten((job_id,)))  # else once the last attempt is confirmed to have ended
         return self.jobs.pop(job_id)
 
@@ -492,9 +493,11 @@ class Dispatcher:
         self._publish(record)
 
     def _log_attempt(self, record: JobRecord, prompt_id: str, state: AttemptState, reason: str = "") -> None:
-        entry = replace(record.log[prompt_id], state=state, reason=reason)
+        entry = record.log[prompt_id]
         if state.terminal:
-            entry = replace(entry, ended_at=self._clock())
+            entry = ended(entry, state, self._clock(), reason)
+        else:
+            entry = replace(entry, state=state, reason=reason)
         record.log[prompt_id] = entry
         self._effects.write(AttemptMoved(entry))
         if record.job.id not in self.jobs and all(each.state.terminal for each in record.log.values()):

@@ -74,12 +74,12 @@ class Mailbox:
         return messages
 
 
-def told(event: JobEvent) -> Iterator[tuple[str, str]]:
+def told(event: JobEvent) -> Iterator[Message]:
     """What a client is told of a job's change, in the wire contract's words."""
     match event.state:
         case JobState.RUNNING:
-            yield "progress", f"{event.percent:.2f}%"
+            yield Message("progress", f"{event.percent:.2f}%", event.job_id)
         case JobState.SUCCEEDED:
-            yield "progress", "100.00%"
+            yield Message("progress", "100.00%", event.job_id)
         case JobState.FAILED | JobState.CANCELLED | JobState.EXPIRED | JobState.LOST:
-            yield "error", event.failure.message if event.failure else event.state.value
+            yield Message("error", event.failure.message if event.failure else event.state.value, event.job_id)

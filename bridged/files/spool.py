@@ -129,7 +129,7 @@ class Spool:
         if self._keep_free:
             stat = os.statvfs(self.folder)
             if stat.f_bavail * stat.f_frsize < self._keep_free + size:
-                raise OutOfSpace("the service's disk is full; try again later")
+                raise OutOfSpace()
 
     def incoming(self, area: Area) -> Incoming:
         """A file that is arriving; for callers that get their bytes piecemeal."""
@@ -165,7 +165,7 @@ def _storage_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutOfSpace("the service's disk is full; try again later") from error
+            raise OutOfSpace() from error
         log.error("the spool cannot be written: %s", error)
         raise StorageFailed("the service cannot store files now; its log says why") from error
 

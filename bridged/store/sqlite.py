@@ -171,20 +171,19 @@ class SqliteLedger:
             self._urgent.set()
 
     async def durable(self) -> None:
-        target = self._written
-        if self._safe < target and self._may_commit_here():
-            self._commit_here()
-        while self._safe < target:
-            if self._failure is not None:
-                raise self._failure
-            self._urgent.set()
-            await self._settled.wait()
+        await self._until_safe(patient=False)
 
     async def committed(self) -> None:
+        await self._until_safe(patient=True)
+
+    async def _until_safe(self, *, patient: bool) -> None:
+        """Not `patient`: raises the failure of a commit instead of waiting for the next."""
         target = self._written
         if self._safe < target and self._may_commit_here():
             self._commit_here()
         while self._safe < target:
+            if self._failure is not None and not patient:
+                raise self._failure
             self._urgent.set()
             await self._settled.wait()
 
@@ -192,7 +191,7 @@ class SqliteLedger:
         if self._failure is not None:
             raise self._failure
         if self._reserve.spent:
-            raise OutOfSpace("the service's disk is full; try again later")
+            raise OutOfSpace()
 
     # -- the writer --------------------------------------------------------------------------------------------------
 
@@ -246,7 +245,7 @@ class SqliteLedger:
             if self._failure is None:
                 log.error("the state file cannot be written: %s; trying again", error)
             if _is_full(error):
-                self._failure = OutOfSpace("the service's disk is full; try again later")
+                self._failure = OutOfSpace()
             else:
                 self._failure = StorageFailed("the service cannot store its books now; its log says why")
         if not self._pending:
