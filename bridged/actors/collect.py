@@ -53,7 +53,7 @@ async def collect(
     wanted = [file for file in files if file.type == "output"] or files
     if len(wanted) > MAX_FILES:
         raise AttemptFailed(f"the prompt saved {len(wanted)} files; at most {MAX_FILES} are taken", Fault.WORKFLOW)
-    download = _Download(follow, client, spool, int(settings.result_max_size * 1e6), settings.allowed, give_up_at)
+    download = _Download(follow, client, spool, settings, give_up_at)
     complete = False
     try:
         for number, file in enumerate(wanted, 1):
@@ -116,15 +116,14 @@ class _Download:
         follow: Follow,
         client: ComfyClient,
         spool: Spool,
-        limit: int,
-        allowed: dict[str, list[str]],
+        settings: Files,
         give_up_at: float,
     ) -> None:
         self._follow = follow
         self._client = client
         self._spool = spool
-        self._limit = limit
-        self._allowed = allowed
+        self._limit = int(settings.result_max_size * 1e6)
+        self._settings = settings
         self._give_up_at = give_up_at
         self.outputs: list[Output] = []
 
@@ -139,7 +138,7 @@ class _Download:
                         message = f"it does not give a result file (HTTP status {response.status})"
                         raise AttemptFailed(message, Fault.HOST)
                     stored = await self._spool.receive(
-                        "results", name, _Heard(self._follow, chunks), limit=self._limit, allowed=self._allowed
+                        "results", name, _Heard(self._follow, chunks), limit=self._limit, rules=self._settings
                     )
                     # Noted before the connection is left, where being cancelled would lose sight of the file.
                     self.outputs.append(Output(name, stored))

@@ -101,7 +101,7 @@ def routes(services: Services) -> Blueprint:
             body_chunks(limit),
             services.spool,
             limit=limit,
-            allowed=files.allowed,
+            rules=files,
         )
         tokens = {
             part.identifier: services.clients.add_upload(name, part.name, part.file, files.upload_ttl).token

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, Multip
 from bridged.errors import BadRequest
 from bridged.files.names import bare_name
 from bridged.files.spool import Spool
+from bridged.files.verify import Rules
 from bridged.model import StoredFile
 
 MAX_PARTS = 64
@@ -38,7 +39,7 @@ async def receive_files(
     spool: Spool,
     *,
     limit: int,
-    allowed: Mapping[str, Sequence[str]],
+    rules: Rules,
 ) -> list[ReceivedFile]:
     """Stores every part; all of them or none.
 
@@ -72,7 +73,7 @@ async def receive_files(
                 await incoming.write(event.data, limit)
                 if not event.more_data:
                     name = bare_name(header.filename)
-                    received.append(ReceivedFile(header.name, name, await incoming.finish(name, allowed)))
+                    received.append(ReceivedFile(header.name, name, await incoming.finish(name, rules)))
                     unwanted.append(received[-1].file.path)
                     header = None
             elif isinstance(event, Epilogue):

@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridged.config.schema import AliasEntry, Backend, BackendsFile, Config, Server, Settings
+from bridged.config.schema import AliasEntry, Backend, BackendsFile, ClientKey, ClientsFile, Config, Server, Settings
 from bridged.errors import ConfigError
 
 SETTINGS_FILE = "bridged.toml"
 BACKENDS_FILE = "backends.toml"
+CLIENTS_FILE = "clients.toml"
 FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "te", "expect"})
 EMBEDDED_NAME = "embedded"
 
@@ -63,6 +64,7 @@ def load(
 
     settings = part(lambda: read_settings(folder, environ), previous.settings if previous else None)
     backends = part(lambda: read_backends(folder, environ), previous.backends if previous else None)
+    clients = part(lambda: read_clients(folder), previous.clients if previous else None)
     workflows_dir = part(lambda: _workflows_dir(folder, settings), previous.workflows_dir if previous else None)
     state = part(lambda: state_dir(settings.state.dir, folder, environ), previous.state_dir if previous else None)
     try:
@@ -75,6 +77,7 @@ def load(
         folder=folder,
         settings=settings,
         backends=backends,
+        clients=clients,
         aliases=aliases,
         workflows_dir=workflows_dir,
         state_dir=state,
@@ -142,6 +145,22 @@ def read_backends(folder: Path, environ: Mapping[str, str]) -> tuple[Backend, ..
                 raise ConfigError(f"{where}.headers: {name!r} is the service's to set: it says where a request ends")
         seen.add(backend.name)
     return tuple(backends)
+
+
+def read_clients(folder: Path) -> tuple[ClientKey, ...]:
+    """clients.toml: who has a key. A missing file means nobody."""
+    clients = _toml(folder / CLIENTS_FILE, ClientsFile).client
+    names: set[str] = set()
+    keys: set[str] = set()
+    for index, client in enumerate(clients):
+        where = f"{CLIENTS_FILE}: client[{index}]"
+        if client.name in names:
+            raise ConfigError(f"{where}.name: {client.name!r} is used twice; every client needs its own name")
+        if not keys.isdisjoint(client.keys):
+            raise ConfigError(f"{where}.keys: another client has the same key; make one with `bridged key new NAME`")
+        names.add(client.name)
+        keys.update(client.keys)
+    return tuple(clients)
 
 
 def read_aliases(path: Path) -> tuple[AliasEntry, ...]:

@@ -5,6 +5,8 @@ Every field has a default that is right for a first run; msgspec refuses unknown
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,8 +18,13 @@ from bridged.model import Disconnect
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0, le=86400 * 365)]
+Metadata = Literal["keep", "strip"]
 SecondsOrNone = Annotated[float, Meta(ge=0, le=86400 * 365)]
+ClientName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+KeyHash = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
 BackendName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 DEFAULT_TYPES: dict[str, list[str]] = {
     "image/png": [".png"],
@@ -42,12 +49,64 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 class Server(_Section, frozen=True):
     """Where to listen. `shutdown_budget` (s) bounds a whole stop; `stalled_client_timeout` (s) ends a connection
-    whose peer acknowledges nothing (kernel TCP_USER_TIMEOUT)."""
+    whose peer acknowledges nothing (kernel TCP_USER_TIMEOUT). `tls_cert` and `tls_key`: PEM files, relative to the
+    configuration's folder, with which HTTPS is served; they are read again when they change."""
 
     host: str = "127.0.0.1"
     port: Port = 8000
+    tls_cert: str = ""
+    tls_key: str = ""
     shutdown_budget: Annotated[float, Meta(ge=1, le=600)] = 10.0
     stalled_client_timeout: Annotated[float, Meta(ge=1, le=600)] = 30.0
+
+    def __post_init__(self) -> None:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("give `tls_cert` and `tls_key`, or neither")
+
+
+class Access(_Section, frozen=True):
+    """Who may call. `allow_anonymous`: everybody who reaches the port, while no key exists. `hosts`: the names by
+    which the service may be addressed, beside loopback and plain IP addresses. `cors`: origins
+    ("https://app.example.org") whose pages may call it. `trusted_proxies`: networks of proxies whose
+    X-Forwarded-For is believed.
+    """
+
+    allow_anonymous: bool = False
+    hosts: tuple[str, ...] = ()
+    cors: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for entry in self.hosts:
+            host_rule(entry)
+        for origin in self.cors:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"`cors`: {origin!r} is no origin; write it like https://app.example.org")
+        for entry in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(entry)
+            except ValueError:
+                raise ValueError(f"`trusted_proxies`: {entry!r} is no network; write it like 10.0.0.0/8") from None
+
+
+class Limits(_Section, frozen=True):
+    """What one address or one request may take. `json_max_size` (MB) of a request's values. `header_timeout` (s) for
+    a request's headers to be complete, `body_timeout` (s) for the next bytes of its body, which must also arrive at
+    `body_min_rate` (kB/s) on average. `connections` open at once in all, `connections_per_address` from one, and
+    `sessions_per_address` WebSockets. `submissions_per_minute` and `requests_per_minute` of one address without a
+    key (0: no limit); keys have limits of their own. `uploads_per_client` (MB) waiting to be used.
+    """
+
+    json_max_size: Annotated[float, Meta(gt=0, le=16)] = 1.0
+    header_timeout: Annotated[float, Meta(ge=0.1, le=600)] = 10.0
+    body_timeout: Annotated[float, Meta(ge=0.1, le=600)] = 20.0
+    body_min_rate: Annotated[float, Meta(ge=0, le=100_000)] = 1.0
+    connections: Annotated[int, Meta(ge=1)] = 4096
+    connections_per_address: Annotated[int, Meta(ge=1)] = 1024
+    sessions_per_address: Annotated[int, Meta(ge=1)] = 512
+    submissions_per_minute: Annotated[float, Meta(ge=0)] = 0.0
+    requests_per_minute: Annotated[float, Meta(ge=0)] = 0.0
+    uploads_per_client: Annotated[float, Meta(gt=0)] = 2000.0
 
 
 class Jobs(_Section, frozen=True):
@@ -79,12 +138,22 @@ class Jobs(_Section, frozen=True):
 class Files(_Section, frozen=True):
     """Sizes in MB (10**6 bytes): one upload request, one result file, all results together (`results_max_total`:
     beyond it those that were fetched go first, oldest first, before their time; others stay). `allowed`: content
-    type -> extensions."""
+    type -> extensions. Pictures: at most `max_side` pixels wide and high, `max_pixels` (million) in each of at most
+    `max_frames` frames, ten times that in all frames together. `reencode`: uploaded pictures are decoded and
+    written anew. `clamd`: the socket of a ClamAV daemon that every file must pass ("unix:/run/clamav/clamd.ctl" or
+    "tcp:HOST:PORT"). `metadata`: what becomes of a result's metadata (ComfyUI writes the whole graph into its
+    pictures), unless its alias says otherwise."""
 
     upload_max_size: Annotated[float, Meta(gt=0)] = 100.0
     result_max_size: Annotated[float, Meta(gt=0)] = 1000.0
     upload_ttl: Seconds = 3600.0
     results_max_total: Annotated[float, Meta(gt=0)] = 20_000.0
+    max_pixels: Annotated[float, Meta(gt=0, le=1000)] = 100.0
+    max_side: Annotated[int, Meta(ge=1, le=1_000_000)] = 32_768
+    max_frames: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    reencode: bool = False
+    clamd: Annotated[str, Meta(pattern=r"^(|unix:/.+|tcp:.+:[0-9]{1,5})$")] = ""
+    metadata: Metadata = "keep"
     allowed: dict[str, list[str]] = msgspec.field(
         default_factory=lambda: {kind: list(extensions) for kind, extensions in DEFAULT_TYPES.items()}
     )
@@ -149,6 +218,8 @@ class Settings(_Section, frozen=True):
     """The whole of bridged.toml."""
 
     server: Server = Server()
+    access: Access = Access()
+    limits: Limits = Limits()
     jobs: Jobs = Jobs()
     files: Files = msgspec.field(default_factory=Files)
     state: State = State()
@@ -159,7 +230,9 @@ class Settings(_Section, frozen=True):
 
 
 class Backend(_Section, frozen=True):
-    """One lent PC. `headers` are sent with every request to it (a login in front of it, say)."""
+    """One lent PC. `headers` are sent with every request to it (a login in front of it, say). `tls_ca`: a PEM file of
+    the authorities that its certificate must come from, in place of the system's; `tls_cert` and `tls_key`: what
+    the bridge shows of itself (mutual TLS). Paths are relative to the configuration's folder."""
 
     name: BackendName
     url: str
@@ -167,17 +240,43 @@ class Backend(_Section, frozen=True):
     max_running: Annotated[int, Meta(ge=1, le=64)] = 1
     tags: tuple[str, ...] = ()
     drain: bool = False
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
 
     @property
-    def place(self) -> tuple[str, dict[str, str]]:
+    def place(self) -> tuple[object, ...]:
         """What a connection depends on: where this changes, it is another backend under the same name."""
-        return self.url, self.headers
+        return self.url, self.headers, self.tls_ca, self.tls_cert, self.tls_key
 
 
 class BackendsFile(_Section, frozen=True):
     """The whole of backends.toml."""
 
     backend: list[Backend] = msgspec.field(default_factory=list)
+
+
+class ClientKey(_Section, frozen=True):
+    """One caller that has a key. `keys`: "sha256:" and the hex digest of each key that is good for it. `scopes`:
+    "submit" jobs, "admin" the service, "raw" graphs. `aliases`: the workflows it may run; empty: all. `rate`:
+    submissions a minute (0: no limit), `burst` of them at once; `requests`: requests a minute of any kind (0: no
+    limit). `max_jobs`: open jobs at a time (0: no limit). `weight`: its share of the PCs, where there is a queue."""
+
+    name: ClientName
+    keys: Annotated[tuple[KeyHash, ...], Meta(min_length=1)]
+    scopes: tuple[Literal["submit", "admin", "raw"], ...] = ("submit",)
+    aliases: tuple[str, ...] = ()
+    rate: Annotated[float, Meta(ge=0)] = 0.0
+    burst: Annotated[int, Meta(ge=1)] = 10
+    requests: Annotated[float, Meta(ge=0)] = 0.0
+    max_jobs: Annotated[int, Meta(ge=0)] = 0
+    weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+
+
+class ClientsFile(_Section, frozen=True):
+    """The whole of clients.toml."""
+
+    client: list[ClientKey] = msgspec.field(default_factory=list)
 
 
 class AliasEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,6 +290,7 @@ class AliasEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_disconnect: Disconnect | None = None
     max_runtime: SecondsOrNone | None = None
     no_progress_timeout: SecondsOrNone | None = None
+    metadata: Metadata | None = None
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -199,6 +299,7 @@ class Config(msgspec.Struct, frozen=True):
     folder: Path
     settings: Settings
     backends: tuple[Backend, ...]
+    clients: tuple[ClientKey, ...]
     aliases: tuple[AliasEntry, ...]
     workflows_dir: Path
     state_dir: Path

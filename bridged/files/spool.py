@@ -13,7 +13,7 @@ import os
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,7 @@ import trio
 
 from bridged.errors import FileRefused, OutOfSpace, StorageFailed, TooLarge
 from bridged.files.names import bare_name, extension_of
-from bridged.files.verify import verify
+from bridged.files.verify import Rules, verify
 from bridged.model import StoredFile
 
 BLOCK = 256 * 1024
@@ -81,7 +81,7 @@ class Spool:
         chunks: AsyncIterator[bytes],
         *,
         limit: int,
-        allowed: Mapping[str, Sequence[str]],
+        rules: Rules,
     ) -> StoredFile:
         """Stores and checks one file of at most `limit` bytes.
 
@@ -91,7 +91,7 @@ class Spool:
         async with self.incoming(area) as incoming:
             async for chunk in chunks:
                 await incoming.write(chunk, limit)
-            return await incoming.finish(name, allowed)
+            return await incoming.finish(name, rules)
 
     def disk_is_quick(self) -> bool:
         """Whether a small file may be written right here, on the event loop.
@@ -194,7 +194,7 @@ class Incoming:
         if len(self._buffer) >= BLOCK:
             await self._in_thread(self._flush)
 
-    async def finish(self, name: str, allowed: Mapping[str, Sequence[str]]) -> StoredFile:
+    async def finish(self, name: str, rules: Rules) -> StoredFile:
         """Everything arrived: writes the rest, checks the file, gives it its final name."""
 
         def finish() -> StoredFile:
@@ -202,10 +202,10 @@ class Incoming:
                 raise FileRefused(f"{name}: the file is empty", "application/x-empty")
             if self._on_disk:
                 self._flush()
-                kind = verify(self._path, name, allowed)
+                kind = verify(self._path, name, rules)
             else:
                 # Small enough to be checked before it is written: fewer calls that each give up the interpreter lock.
-                kind = verify(bytes(self._buffer), name, allowed)
+                kind = verify(bytes(self._buffer), name, rules)
                 self._flush()
             final = self._path.with_suffix(".file")
             if self._spool.fsync:

@@ -11,7 +11,7 @@ from bridged.config.schema import Backend, Config, Jobs, Server, Settings
 
 
 def config(*backends: Backend, settings: Settings | None = None, state: str = "/s") -> Config:
-    return Config(Path("/etc/b"), settings or Settings(), backends, (), Path("/w"), Path(state))
+    return Config(Path("/etc/b"), settings or Settings(), backends, (), (), Path("/w"), Path(state))
 
 
 A = Backend(name="a", url="http://a")

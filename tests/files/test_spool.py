@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from bridged.config.schema import DEFAULT_TYPES
+from bridged.config.schema import Files
 from bridged.errors import FileRefused, OutOfSpace, TooLarge
 from bridged.files.sniff import sniff, type_of_extension
 from bridged.files.spool import BLOCK, RECENT, SMALL, Spool, stored_from_disk
@@ -42,7 +42,7 @@ async def pieces(data: bytes, size: int = 1000) -> AsyncGenerator[bytes, None]:
 
 async def receive(spool: Spool, name: str, data: bytes, limit: int = LIMIT, size: int = 1000) -> StoredFile:
     async with aclosing(pieces(data, size)) as chunks:
-        return await spool.receive("uploads", name, chunks, limit=limit, allowed=DEFAULT_TYPES)
+        return await spool.receive("uploads", name, chunks, limit=limit, rules=Files())
 
 
 @pytest.mark.parametrize("extension", FORMATS)
@@ -52,7 +52,7 @@ async def test_a_real_picture_is_stored_as_it_came(spool: Spool, extension: str)
     assert stored.path.read_bytes() == data
     assert stored.path.parent == spool.folder / "uploads"
     assert (stored.size, stored.sha256) == (len(data), hashlib.sha256(data).hexdigest())
-    assert (stored.extension, stored.content_type) == (extension, type_of_extension(extension, DEFAULT_TYPES))
+    assert (stored.extension, stored.content_type) == (extension, type_of_extension(extension, Files().allowed))
     assert on_disk(spool) == [stored.path]
     assert "Bild" not in stored.path.name, "names that callers choose never reach the disk"
 
@@ -111,7 +111,7 @@ async def test_an_endless_file_is_refused_as_soon_as_it_is_too_large(spool: Spoo
 
     chunks = endless()
     with pytest.raises(TooLarge):
-        await spool.receive("results", "a.png", chunks, limit=10_000, allowed=DEFAULT_TYPES)
+        await spool.receive("results", "a.png", chunks, limit=10_000, rules=Files())
     await chunks.aclose()
     assert sent <= 11
     assert on_disk(spool) == []
@@ -129,7 +129,7 @@ async def test_cancelled_in_the_middle_nothing_stays(spool: Spool) -> None:
 
         @nursery.start_soon
         async def _() -> None:
-            await spool.receive("uploads", "a.png", stalls(), limit=LIMIT, allowed=DEFAULT_TYPES)
+            await spool.receive("uploads", "a.png", stalls(), limit=LIMIT, rules=Files())
 
         with trio.fail_after(5):
             await waiting.wait()
@@ -144,7 +144,7 @@ async def test_a_source_that_breaks_leaves_nothing(spool: Spool) -> None:
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        await spool.receive("uploads", "a.png", breaks(), limit=LIMIT, allowed=DEFAULT_TYPES)
+        await spool.receive("uploads", "a.png", breaks(), limit=LIMIT, rules=Files())
     assert on_disk(spool) == []
 
 
@@ -217,12 +217,12 @@ def test_a_file_of_the_operators_is_described_where_it_lies(tmp_path: Path) -> N
 def test_verify_decides_by_content_alone(tmp_path: Path) -> None:
     path = tmp_path / "whatever.txt"
     path.write_bytes(picture(".webp"))
-    assert verify(path, "a.webp", DEFAULT_TYPES) == "image/webp"
-    assert verify(path.read_bytes(), "a.webp", DEFAULT_TYPES) == "image/webp"
+    assert verify(path, "a.webp", Files()) == "image/webp"
+    assert verify(path.read_bytes(), "a.webp", Files()) == "image/webp"
     with pytest.raises(FileRefused, match=r"use \.webp"):
-        verify(path, "a.png", DEFAULT_TYPES)
+        verify(path, "a.png", Files())
     with pytest.raises(FileRefused, match="not allowed; allowed: image/png"):
-        verify(path, "a.webp", {"image/png": [".png"]})
+        verify(path, "a.webp", Files(allowed={"image/png": [".png"]}))
 
 
 def test_types_have_one_name_whatever_libmagic_calls_them(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridged.api.uploads import MAX_PART_HEADER, MAX_PARTS, ReceivedFile, receive_files
-from bridged.config.schema import DEFAULT_TYPES
+from bridged.config.schema import Files
 from bridged.errors import BadRequest, BridgedError, FileRefused, TooLarge
 from bridged.files.spool import BLOCK, Spool
 from tests.files.pictures import picture
@@ -53,7 +53,7 @@ async def receive(
     spool: Spool, data: bytes, *, content_type: str = CONTENT_TYPE, size: int = 1 << 20, limit: int = 10_000_000
 ) -> list[ReceivedFile]:
     with trio.fail_after(10):
-        return await receive_files(content_type, pieces(data, size), spool, limit=limit, allowed=DEFAULT_TYPES)
+        return await receive_files(content_type, pieces(data, size), spool, limit=limit, rules=Files())
 
 
 @pytest.mark.parametrize("size", [1 << 20, 1000, 37])
@@ -81,7 +81,7 @@ async def test_a_body_may_be_cut_anywhere(spool: Spool, split: int) -> None:
         yield data[:split]
         yield data[split:]
 
-    (file,) = await receive_files(CONTENT_TYPE, two(), spool, limit=10_000, allowed=DEFAULT_TYPES)
+    (file,) = await receive_files(CONTENT_TYPE, two(), spool, limit=10_000, rules=Files())
     assert file.file.path.read_bytes() == PNG
 
 
@@ -183,7 +183,7 @@ async def test_headers_without_end_are_refused_before_they_fill_the_memory(spool
             yield b"x" * 1000
 
     with pytest.raises(BadRequest):
-        await receive_files(CONTENT_TYPE, endless(), spool, limit=10**9, allowed=DEFAULT_TYPES)
+        await receive_files(CONTENT_TYPE, endless(), spool, limit=10**9, rules=Files())
     assert taken < 2 * MAX_PART_HEADER
     assert on_disk(spool) == []
 
@@ -200,7 +200,7 @@ async def test_cancelled_in_the_middle_nothing_stays(spool: Spool) -> None:
 
         @nursery.start_soon
         async def _() -> None:
-            await receive_files(CONTENT_TYPE, stalls(), spool, limit=10**9, allowed=DEFAULT_TYPES)
+            await receive_files(CONTENT_TYPE, stalls(), spool, limit=10**9, rules=Files())
 
         with trio.fail_after(5):
             await stalled.wait()
@@ -215,7 +215,7 @@ async def test_a_client_that_breaks_off_leaves_nothing(spool: Spool) -> None:
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        await receive_files(CONTENT_TYPE, breaks(), spool, limit=10**9, allowed=DEFAULT_TYPES)
+        await receive_files(CONTENT_TYPE, breaks(), spool, limit=10**9, rules=Files())
     assert on_disk(spool) == []
 
 
