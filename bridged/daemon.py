@@ -27,7 +27,10 @@ from bridged.actors.intake import Intake
 from bridged.actors.pool import Pool
 from bridged.actors.reloader import Loaded, Reloader, load_all
 from bridged.actors.webhooks import Webhooks
+from bridged.api.access import Gate, check_start
 from bridged.api.app import Services, create_app, hot_endpoints
+from bridged.api.connection import Connections
+from bridged.api.entrance import Entrance
 from bridged.api.server import listen, serve
 from bridged.config.diff import Diff
 from bridged.config.load import EMBEDDED_NAME
@@ -114,6 +117,8 @@ class Daemon:
         """
         loaded = await trio.to_thread.run_sync(load_all, self._folder, self._environ)
         ops_log.configure(loaded.config.settings.log.level)
+        if open_to_all := check_start(loaded.config):
+            raise ConfigError(open_to_all)
         for problem in loaded.problems:
             log.error("configuration: %s; it is left out", problem)
         state_dir = loaded.config.state_dir
@@ -177,7 +182,15 @@ class Daemon:
         task_status: trio.TaskStatus[list[str]],
     ) -> None:
         """The HTTP side; when it has ended, so has everything."""
-        await serve(self._app, self._hot, server, listener, stopping=self._stopping.wait, task_status=task_status)
+        limits = Connections(lambda: self._settings().limits, self._gate.is_proxy, server.stalled_client_timeout)
+        await serve(
+            Entrance(self._app, self._hot, self._gate, server.stalled_client_timeout),
+            server,
+            listener,
+            limits,
+            stopping=self._stopping.wait,
+            task_status=task_status,
+        )
         root.cancel_scope.cancel()
 
     def _build(self, loaded: Loaded, ledger: SqliteLedger) -> None:
@@ -220,7 +233,9 @@ class Daemon:
             lambda: (self._catalogue(), self._settings()),
             self.webhooks.check,
         )
+        self._gate = Gate(lambda: self.reloader.current.config)
         services = Services(
+            gate=self._gate,
             dispatcher=self.dispatcher,
             clients=self.clients,
             intake=self._intake,
@@ -271,6 +286,10 @@ class Daemon:
         for name in (*[b.name for b in changes.added], *changes.removed):
             log.info("configuration: backend %s %s", name, "removed" if name in changes.removed else "added")
         self._apply_backends()
+        self._gate.end_withdrawn()
+        for owner in changes.withdrawn:
+            log.info("configuration: client %s removed", owner)
+            self.clients.revoke_owner(owner, "its API key was withdrawn")
 
     def _apply_backends(self) -> None:
         self._worker_changed.set()

@@ -74,6 +74,31 @@ class KeyReused(BadRequest):
     status = 422
 
 
+class Unauthorized(BridgedError):
+    """No key, or none that is good; the message is the same for both kinds of wrong."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class Forbidden(BridgedError):
+    """The caller is known and may not do this, or the request comes from where it may not."""
+
+    code = "forbidden"
+    status = 403
+
+
+class TooMany(BridgedError):
+    """A limit of this caller or address; `retry_after` in seconds."""
+
+    code = "too_many"
+    status = 429
+
+    def __init__(self, message: str, retry_after: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class UnknownJob(BadRequest):
     """No job of that id is known (any more)."""
 
@@ -110,6 +135,16 @@ class StorageFailed(BridgedError):
 
     code = "storage_failed"
     status = 503
+
+
+class ScannerAway(BridgedError):
+    """The virus scanner that every file must pass does not answer, or cannot say of this one."""
+
+    code = "scanner_away"
+    status = 503
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or "the virus scanner does not answer; files are refused until it does")
 
 
 class AttemptFailed(BridgedError):

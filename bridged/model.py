@@ -13,6 +13,27 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+OWNER_END = "\x1f"
+"""between the owner and the clientId in a `client_id`; neither can contain it: it is not printable"""
+
+
+def own(owner: str, client_id: str) -> str:
+    """The `client_id` that everything inside goes by: one caller's clientIds are never another's, guessed or not. What
+    callers without a key have is named by the clientId alone."""
+    return f"{owner}{OWNER_END}{client_id}" if owner else client_id
+
+
+def owner_of(client_id: str) -> str:
+    """The name of the key it belongs to, or ""."""
+    owner, found, _ = client_id.partition(OWNER_END)
+    return owner if found else ""
+
+
+def shown_client_id(client_id: str) -> str:
+    """The clientId as its caller chose it."""
+    return client_id.rpartition(OWNER_END)[2]
+
+
 Graph = dict[str, dict[str, Any]]
 """A prompt graph in ComfyUI's API format: node id -> {class_type, inputs, _meta}."""
 
@@ -96,7 +117,8 @@ class Job(msgspec.Struct, frozen=True):
     """One submission. `graph` and all options are a snapshot: later edits of the alias do not touch them.
 
     `idempotency_key`, where the client gave one, goes with the `digest` of what was submitted under it. `max_runtime`
-    and `no_progress_timeout` (s, 0: none) bound one run. `webhook` is the URL to tell of its end, or "".
+    and `no_progress_timeout` (s, 0: none) bound one run. `webhook` is the URL to tell of its end, or "". `weight` is
+    its owner's share of the pool at the time. `metadata`: what becomes of that in its results.
     """
 
     id: str
@@ -112,6 +134,12 @@ class Job(msgspec.Struct, frozen=True):
     idempotency_key: str = ""
     digest: str = ""
     webhook: str = ""
+    weight: float = 1.0
+    metadata: Literal["keep", "strip"] = "keep"
+
+    @property
+    def owner(self) -> str:
+        return owner_of(self.client_id)
 
 
 class Attempt(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bridged.model import Job
+from bridged.model import Job, shown_client_id
 from bridged.store.ledger import DeliveryAdded, JobFacts
 
 
@@ -37,7 +37,7 @@ def announcement(job: Job, facts: JobFacts, delivery_id: str) -> tuple[DeliveryA
     failure = facts.failure
     told = Announcement(
         job_id=job.id,
-        client_id=job.client_id,
+        client_id=shown_client_id(job.client_id),
         workflow=job.alias,
         state=facts.state.value,
         reason=failure.message if failure is not None else None,

@@ -23,8 +23,8 @@ from bridged.actors.dispatcher import Dispatcher
 from bridged.actors.messages import CLOSED, MAX_WAITING, WORTH_TELLING, Mailbox, Message, told
 from bridged.catalogue import TOKEN_PREFIX
 from bridged.config.schema import Jobs
-from bridged.errors import BadRequest
-from bridged.model import Grace, JobEvent, JobState, Output, StoredFile, Upload
+from bridged.errors import BadRequest, TooMany
+from bridged.model import Grace, JobEvent, JobState, Output, StoredFile, Upload, owner_of
 from bridged.store.ledger import ClientConnected, Ledger, ResultFetched, Saved, UploadAdded, UploadsForgotten
 
 
@@ -258,6 +258,10 @@ class Clients:
             if client.missed and not client.open_jobs():
                 client.missed.append(CLOSED)
 
+    def revoke_owner(self, owner: str, reason: str) -> int:
+        """Takes back all open jobs of all clients of a caller; returns how many."""
+        return sum(self.revoke(c, reason) for c in list(self._clients.values()) if owner_of(c.client_id) == owner)
+
     def revoke(self, client: Client, reason: str) -> int:
         """Takes back all open jobs of a client; returns how many."""
         return sum(self._dispatcher.on_revoked(record.job.id, reason) for record in client.open_jobs())
@@ -378,6 +382,12 @@ class Clients:
         self._uploads[token] = upload
         self._ledger.write(UploadAdded(upload))
         return upload
+
+    def refuse_upload(self, client_id: str, most: float) -> None:
+        """Raises TooMany: files of more than `most` bytes of this client wait to be used already."""
+        waiting = sum(upload.file.size for upload in self._uploads.values() if upload.client_id == client_id)
+        if waiting >= most:
+            raise TooMany(f"{waiting / 1e6:.0f} MB of your uploads wait to be used already; they expire by and by", 60)
 
     def resolve(self, client_id: str, token: str) -> StoredFile:
         """The client's own upload. Raises BadRequest: unknown, expired, or somebody else's (told apart to nobody)."""

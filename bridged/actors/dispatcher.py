@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from msgspec.structs import replace
@@ -29,6 +29,7 @@ from bridged.model import (
     Output,
 )
 from bridged.placement.capability import can_run, obstacles
+from bridged.placement.fairness import FairQueue
 from bridged.placement.policy import Prefetched, Waiting, decide
 from bridged.store.ledger import (
     AttemptMoved,
@@ -77,7 +78,7 @@ class Dispatcher:
         self.suspended = False
         """most backends went away at once: then it is our network, and no job is blamed for it"""
         self.jobs: dict[str, JobRecord] = {}
-        self._queue: OrderedDict[str, JobRecord] = OrderedDict()
+        self._queue: FairQueue[JobRecord] = FairQueue()
         self._backends: dict[str, BackendState] = {}
         self._on_backend: dict[str, tuple[BackendState, OnBackend]] = {}
 
@@ -100,13 +101,17 @@ class Dispatcher:
     def open_jobs(self) -> int:
         return len(self._queue) + sum(1 for _, entry in self._on_backend.values() if self._is_open(entry))
 
+    def open_jobs_of(self, owner: str) -> int:
+        on_backends = sum(1 for _, e in self._on_backend.values() if self._is_open(e) and e.record.job.owner == owner)
+        return self._queue.of_owner(owner) + on_backends
+
     def states(self) -> Counter[str]:
         """How many known jobs are in each state."""
         return Counter(record.state.value for record in self.jobs.values())
 
     def position(self, job_id: str) -> int | None:
         """Its place in the queue, 1 for the next; None where it is not queued."""
-        return next((place for place, id_ in enumerate(self._queue, 1) if id_ == job_id), None)
+        return next((place for place, record in enumerate(self._queue, 1) if record.job.id == job_id), None)
 
     def outlook(self) -> dict[str, tuple[int, float | None]]:
         """Of every queued job its place in the queue, 1 for the next, and in how many seconds it may have ended: by
@@ -118,7 +123,7 @@ class Dispatcher:
             took = self._durations.get(record.job.alias)
             work = None if work is None or took is None else work + took
         found: dict[str, tuple[int, float | None]] = {}
-        for place, record in enumerate(self._queue.values(), 1):
+        for place, record in enumerate(self._queue, 1):
             own = self._durations.get(record.job.alias)
             known = work is not None and own is not None and places
             found[record.job.id] = place, round((work or 0.0) / places + (own or 0.0), 1) if known else None
@@ -140,7 +145,7 @@ class Dispatcher:
         """Queues a job. Returns how many open jobs there are now, this one included."""
         record = JobRecord(job)
         self.jobs[job.id] = record
-        self._queue[job.id] = record
+        self._queue.add(job.id, record, job.owner, job.weight)
         self._effects.write(JobAdded(job))
         self._publish(record)
         position = self.open_jobs()
@@ -155,7 +160,7 @@ class Dispatcher:
         record = self.jobs.get(job_id)
         if record is None or record.state.terminal or self.detached:
             return False
-        self._queue.pop(job_id, None)
+        self._queue.discard(job_id)
         facts = replace(record.facts, state=state, failure=Failure(Fault.CLIENT, reason))
         self._end(record, facts, announced=announced)
         if record.attempt is not None:
@@ -199,11 +204,10 @@ class Dispatcher:
                 elif entry.state is AttemptState.LOST and entry.attempt.backend in self._backends:
                     self._effects.fence(entry.attempt)
             if not record.state.terminal and record.attempt is None:
-                if record.state is JobState.QUEUED:
-                    self._queue[record.job.id] = record
-                else:
-                    self._requeue(record, replace(record.facts, reruns=record.facts.reruns + 1))
-        self._queue = OrderedDict((id_, self._queue[id_]) for id_ in self.jobs if id_ in self._queue)
+                if record.state is not JobState.QUEUED:
+                    facts = replace(record.facts, state=JobState.QUEUED, reruns=record.facts.reruns + 1, prompt_id=None)
+                    self._move(record, facts)
+                self._queue.add(record.job.id, record, record.job.owner, record.job.weight)
         self._schedule()
 
     def _restore_attempt(self, record: JobRecord, entry: AttemptLog) -> None:
@@ -389,11 +393,11 @@ class Dispatcher:
         if not self._queue and not prefetched:
             return
         waiting = (
-            Waiting(r.job.id, r.job.requires, r.excluded, self._avoided(r.job.alias)) for r in self._queue.values()
+            Waiting(r.job.id, r.job.requires, r.excluded, self._avoided(r.job.alias)) for r in self._queue
         )
         decision = decide(waiting, prefetched, self.snapshots())
         for placement in decision.placements:
-            self._place(self._queue.pop(placement.job_id), self._backends[placement.backend])
+            self._place(self._queue.take(placement.job_id), self._backends[placement.backend])
         for prompt_id in decision.withdrawals:
             _, entry = self._on_backend[prompt_id]
             entry.leaving = True
@@ -450,8 +454,7 @@ class Dispatcher:
 
     def _requeue(self, record: JobRecord, facts: JobFacts) -> None:
         record.attempt = None
-        self._queue[record.job.id] = record
-        self._queue.move_to_end(record.job.id, last=False)
+        self._queue.put_back(record.job.id, record, record.job.owner)
         self._move(record, replace(facts, state=JobState.QUEUED, prompt_id=None))
 
     def _fail_impossible(self) -> None:
@@ -460,7 +463,7 @@ class Dispatcher:
             return
         snapshots = self.snapshots()
         settling = self._clock() - self._began < SETTLING
-        for record in list(self._queue.values()):
+        for record in list(self._queue):
             # A drain is an operator's passing wish: what waits already may wait for its end.
             others = [replace(s, draining=False) for s in snapshots if s.name not in record.excluded]
             reasons = obstacles(record.job.requires, others)
@@ -472,7 +475,7 @@ class Dispatcher:
                 reasons = {}  # a node's exception that nobody is there to confirm
             # With no backend at all it waits for the next; one that failed on all there are has waited enough.
             if reasons or (reasons is not None and record.failure is not None):
-                del self._queue[record.job.id]
+                self._queue.discard(record.job.id)
                 each = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
                 message = f"no backend can run {record.job.alias!r} any more: {each}"
                 failure = record.failure or Failure(Fault.POLICY, message)

@@ -13,8 +13,8 @@ from bridged import catalogue
 from bridged.actors.clients import Clients
 from bridged.actors.dispatcher import Dispatcher
 from bridged.config.schema import Settings
-from bridged.errors import BadInput, BridgedError, KeyReused, QueueFull
-from bridged.model import Job
+from bridged.errors import BadInput, BridgedError, KeyReused, QueueFull, TooMany
+from bridged.model import Job, owner_of
 from bridged.store.ledger import Ledger
 
 NOT_STORED = "it could not be stored"
@@ -59,12 +59,22 @@ class Intake:
                 self._keys[job.client_id, job.idempotency_key] = job.id
 
     async def submit(
-        self, client_id: str, alias: str, values: Mapping[str, Any], *, key: str = "", webhook: str = ""
+        self,
+        client_id: str,
+        alias: str,
+        values: Mapping[str, Any],
+        *,
+        key: str = "",
+        webhook: str = "",
+        max_jobs: int = 0,
+        weight: float = 1.0,
     ) -> Submitted:
         """Checks and queues a job, and returns once it is safe; the graph is a snapshot of the alias as it is now.
 
-        With a `key` that this client used before, it is that job again. Raises KeyReused (for something else),
-        UnknownAlias, BadInput, NoBackendCanRun, QueueFull, OutOfSpace, StorageFailed, Stopping; then there is no job.
+        With a `key` that this client used before, it is that job again. `max_jobs` (0: no limit) open ones its owner
+        may have, `weight` is its share of the pool. Raises KeyReused (for something else),
+        UnknownAlias, BadInput, NoBackendCanRun, QueueFull, TooMany, OutOfSpace, StorageFailed, Stopping; then there is
+        no job.
         """
         digest = _digest(alias, values, webhook) if key else ""
         known = self._known(client_id, key, digest)
@@ -72,11 +82,14 @@ class Intake:
             await self._ledger.durable()
             return Submitted(known, self._dispatcher.open_jobs())
         self._ledger.refuse_if_full()
-        job = self._job(client_id, alias, values, key, digest, webhook)
+        job = self._job(client_id, alias, values, key, digest, webhook, weight)
         self._dispatcher.refuse_if_impossible(job)
         max_queued = self._current()[1].jobs.max_queued
         if self._dispatcher.queued() >= max_queued:
             raise QueueFull(f"{max_queued} jobs are waiting already; try again later")
+        owner = owner_of(client_id)
+        if max_jobs and self._dispatcher.open_jobs_of(owner) >= max_jobs:
+            raise TooMany(f"{owner} has {max_jobs} open jobs, as many as its key may; try again once one has ended")
         position = self._dispatcher.on_submitted(job)
         if key:
             self._remember(job)
@@ -89,7 +102,14 @@ class Intake:
         return Submitted(job.id, position)
 
     def _job(
-        self, client_id: str, alias: str, values: Mapping[str, Any], key: str, digest: str, webhook: str
+        self,
+        client_id: str,
+        alias: str,
+        values: Mapping[str, Any],
+        key: str,
+        digest: str,
+        webhook: str,
+        weight: float,
     ) -> Job:
         workflows, settings = self._current()
         workflow = workflows.get(alias)
@@ -113,6 +133,8 @@ class Intake:
             idempotency_key=key,
             digest=digest,
             webhook=webhook,
+            weight=weight,
+            metadata=settings.files.metadata if options.metadata is None else options.metadata,
         )
 
     def _known(self, client_id: str, key: str, digest: str) -> str | None:

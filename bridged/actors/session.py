@@ -10,7 +10,7 @@ import trio
 
 from bridged.actors.clients import Client, Session
 from bridged.actors.messages import Message
-from bridged.model import JobState
+from bridged.model import JobState, shown_client_id
 
 PACE = 0.05
 """seconds between two messages of mere progress on one socket: nobody reads more than 20 a second"""
@@ -21,7 +21,7 @@ async def converse(
 ) -> AsyncGenerator[Message, None]:
     """What one connection is sent, in order, until we end it: `listening` every `interval` seconds while nothing else
     is said; after `limit` of them with no job submitted a time-out error."""
-    yield Message("connected", f"connected / {client.client_id}", resume=client.resume_token)
+    yield Message("connected", f"connected / {shown_client_id(client.client_id)}", resume=client.resume_token)
     for record in client.open_jobs():
         if record.state is JobState.RUNNING:
             yield Message("progress", f"{record.percent:.2f}%", record.job.id)

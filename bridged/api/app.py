@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import trio
-from quart import Response, has_request_context, request
+from quart import Response, has_request_context, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
@@ -16,6 +16,7 @@ from bridged.actors.clients import Clients
 from bridged.actors.dispatcher import Dispatcher
 from bridged.actors.intake import Intake
 from bridged.actors.pool import Pool
+from bridged.api.access import Caller, Gate
 from bridged.api.flow import Flow
 from bridged.api.hot import DRAIN, Answer, Endpoint, error_answer, json_answer
 from bridged.catalogue import Catalogue
@@ -30,6 +31,7 @@ class Services(msgspec.Struct, frozen=True):
     """What handlers may use. `durable` returns once everything so far is safe in the ledger; `status` gives
     the facts of `GET /status`."""
 
+    gate: Gate
     dispatcher: Dispatcher
     clients: Clients
     intake: Intake
@@ -40,6 +42,10 @@ class Services(msgspec.Struct, frozen=True):
     catalogue: Callable[[], Catalogue]
     generation_count: Callable[[], int]
     status: Callable[[], dict[str, Any]]
+
+    def max_json(self) -> int:
+        """Bytes of a JSON body: values only, files go through /upload."""
+        return int(self.settings().limits.json_max_size * 1e6)
 
 
 def json_response(value: Any, status: int = 200) -> Response:
@@ -92,6 +98,13 @@ def create_app(services: Services) -> QuartTrio:
         return json_response({"detail": "internal error; the service's log says more"}, 500)
 
     return app
+
+
+def caller() -> Caller:
+    """Who makes the request, or opened the WebSocket, that is being handled."""
+    scope: Any = request.scope if has_request_context() else websocket.scope
+    found: Caller = scope["bridged.caller"]
+    return found
 
 
 async def body_chunks(limit: int) -> AsyncGenerator[bytes, None]:

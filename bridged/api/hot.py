@@ -8,10 +8,11 @@ HEAD, limits and a client that goes away are dealt with once, in `serve`.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -19,10 +20,10 @@ import trio
 
 from bridged.errors import BadRequest, BridgedError, TooLarge
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from bridged.api.access import Caller
 
-MAX_JSON = 16 * 1024 * 1024
-"""bytes of a JSON body: values only, files go through /upload"""
+log = logging.getLogger(__name__)
 
 KEPT_STATUS = frozenset({401, 403, 408, 413, 429, 503})
 """statuses the bridge dialect uses as they are; every other fault of a request is 400 there (wire contract)"""
@@ -59,7 +60,9 @@ def json_answer(value: Any, status: int = 200, **headers: str) -> Answer:
 def error_answer(error: BridgedError, *, proper: bool = False) -> Answer:
     """`proper`: the error's own status, as endpoints of ours give it; else as the wire contract has it."""
     status = error.status if proper or error.status in KEPT_STATUS or error.status >= 500 else 400
-    headers = {"Retry-After": "5"} if status in (429, 503) else {}
+    headers = {"Retry-After": str(math.ceil(getattr(error, "retry_after", 5.0)))} if status in (429, 503) else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     return json_answer({"detail": str(error)}, status, **headers)
 
 
@@ -79,32 +82,44 @@ class HotRequest:
 
     def __init__(self, scope: Any, receive: Receive) -> None:
         self._receive = receive
+        self._scope = scope
         self.args: dict[str, str] = {}
         self._headers = scope["headers"]
         query = scope["query_string"].decode("latin-1")
         for name, value in parse_qsl(query, keep_blank_values=True, errors="replace") if query else ():
             self.args.setdefault(name, value)
-        self.body_is_read = False
+        self.body_is_read = self.client_is_gone = False
+
+    @property
+    def caller(self) -> Caller:
+        return cast("Caller", self._scope["bridged.caller"])
+
+    @property
+    def is_head(self) -> bool:
+        return bool(self._scope["method"] == "HEAD")
 
     def header(self, name: bytes) -> str:
         """A header's value, "" where there is none; `name` in lower case."""
         return next((value.decode("latin-1") for key, value in self._headers if key == name), "")
 
-    async def json(self) -> dict[str, Any]:
-        """Raises BadRequest, TooLarge."""
+    async def json(self, limit: int) -> dict[str, Any]:
+        """A body of at most `limit` bytes. Raises BadRequest, TooLarge, ClientGone (it went away in the middle)."""
         body = bytearray()
         async with aclosing(self.body()) as chunks:
             async for chunk in chunks:
                 body += chunk
-                if len(body) > MAX_JSON:
-                    raise TooLarge(f"the request is larger than the limit of {MAX_JSON / 1e6:g} MB")
+                if len(body) > limit:
+                    raise TooLarge(f"the request is larger than the limit of {limit / 1e6:g} MB")
+        if self.client_is_gone:
+            raise ClientGone
         return decode_object(body)
 
     async def body(self) -> AsyncGenerator[bytes, None]:
         """The rest of the body; ends early where the client goes away."""
         while not self.body_is_read:
             message = await self._receive()
-            self.body_is_read = message["type"] != "http.request" or not message.get("more_body")
+            self.client_is_gone = message["type"] != "http.request"
+            self.body_is_read = self.client_is_gone or not message.get("more_body")
             yield message.get("body", b"")
 
     async def while_connected(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -148,12 +163,17 @@ async def serve(endpoint: Endpoint, scope: Any, receive: Receive, send: Send) ->
     else:
         detail = f"{scope['method']} {scope['path']}: Method Not Allowed"
         answer = json_answer({"detail": detail}, 405, Allow=", ".join(endpoint.methods))
+    await respond(answer, request, send)
+
+
+async def respond(answer: Answer, request: HotRequest, send: Send) -> None:
+    """Sends an answer; after a refusal the rest of the request is read first, for a while."""
     if answer.status >= 400:
         with trio.move_on_after(DRAIN):
             async for _ in request.body():
                 pass
     with suppress(ClientGone):
-        await _respond(answer, request, scope["method"] == "HEAD", send)
+        await _respond(answer, request, request.is_head, send)
 
 
 async def _answered(endpoint: Endpoint, request: HotRequest) -> Answer:

@@ -10,10 +10,9 @@ from typing import Any
 from quart import Blueprint, Response, request
 
 from bridged.actors.books import JobRecord
-from bridged.api.app import Services, error_response, json_response
-from bridged.api.query import client_id
+from bridged.api.app import Services, caller, error_response, json_response
 from bridged.errors import UnknownJob
-from bridged.model import AttemptLog, Fault, JobState
+from bridged.model import AttemptLog, Fault, JobState, shown_client_id
 
 MAX_JOBS = 1000
 """jobs of one client in one answer: the newest"""
@@ -25,21 +24,27 @@ def routes(services: Services) -> Blueprint:
     @jobs.get("/jobs/<job_id>")
     async def one(job_id: str) -> Response:
         record = services.dispatcher.jobs.get(job_id)
-        if record is None:
+        if record is None or not _may_see(record):
             error = UnknownJob(f"no job {job_id!r}: it never was, or its time (result_ttl) is over")
             return error_response(error, proper=True)
-        services.clients.get(record.job.client_id)  # asking renews the client's lease
+        if record.job.owner == caller().name:
+            services.clients.get(record.job.client_id)  # asking renews the client's lease
         outlook = services.dispatcher.outlook() if record.state is JobState.QUEUED else {}
         return json_response(describe(record, outlook))
 
     @jobs.get("/jobs")
     async def of_client() -> Response:
-        client = services.clients.get(client_id(request.args))
+        client = services.clients.get(caller().client_id(request.args))
         records = list(client.jobs.values())[-MAX_JOBS:] if client is not None else []
         outlook = services.dispatcher.outlook()
         return json_response({"jobs": [describe(record, outlook) for record in records]})
 
     return jobs
+
+
+def _may_see(record: JobRecord) -> bool:
+    """An operator sees every job, others their own: nobody learns that another's exists."""
+    return record.job.owner == caller().name or "admin" in caller().scopes
 
 
 def describe(record: JobRecord, outlook: dict[str, tuple[int, float | None]]) -> dict[str, Any]:
@@ -50,7 +55,7 @@ def describe(record: JobRecord, outlook: dict[str, tuple[int, float | None]]) ->
     position, eta = outlook.get(job.id, (None, None))
     answer: dict[str, Any] = {
         "job_id": job.id,
-        "clientId": job.client_id,
+        "clientId": shown_client_id(job.client_id),
         "workflow": job.alias,
         "state": state.value,
         "position": position,

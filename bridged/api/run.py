@@ -13,10 +13,10 @@ from functools import partial
 from bridged.actors.books import JobRecord
 from bridged.api.app import Services
 from bridged.api.hot import Answer, ClientGone, Endpoint, HotRequest, json_answer
-from bridged.api.query import client_id, idempotency_key, result_kind, seconds, submission
+from bridged.api.query import idempotency_key, result_kind, seconds, submission
 from bridged.api.results import result_answer
 from bridged.errors import BadRequest
-from bridged.model import Fault, JobState
+from bridged.model import Fault, JobState, shown_client_id
 
 STATUS_OF_FAULT = {Fault.WORKFLOW: 422, Fault.HOST: 502, Fault.NETWORK: 502, Fault.CLIENT: 409, Fault.POLICY: 422}
 
@@ -26,10 +26,14 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
         key = idempotency_key(request.header(b"idempotency-key"))
         if key and "clientId" not in request.args:
             raise BadRequest("an Idempotency-Key is one client's: it needs ?clientId=…")
-        name = client_id({"clientId": str(uuid.uuid4()), **request.args})
+        caller = request.caller
+        name = caller.client_id({"clientId": str(uuid.uuid4()), **request.args})
         kind, wait = result_kind(request.args), seconds(request.args, "wait", 60.0)
-        alias, values, webhook = submission(await request.json())
-        submitted = await services.intake.submit(name, alias, values, key=key, webhook=webhook)
+        alias, values, webhook = submission(await request.json(services.max_json()))
+        services.gate.submitting(caller, alias)
+        submitted = await services.intake.submit(
+            name, alias, values, key=key, webhook=webhook, max_jobs=caller.max_jobs, weight=caller.weight
+        )
         client = services.clients.obtain(name)
         record = client.jobs[submitted.job_id]
         try:
@@ -40,7 +44,7 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
             raise
         if not ended:
             detail = f"still {record.shown_state.value}; fetch it with /history"
-            return json_answer({"detail": detail, "job_id": submitted.job_id, "clientId": name}, 202)
+            return json_answer({"detail": detail, "job_id": submitted.job_id, "clientId": shown_client_id(name)}, 202)
         if record.state is JobState.SUCCEEDED and record.outputs:
             return result_answer(services, client, record, kind)
         return _failure(record)

@@ -16,6 +16,8 @@ class Diff(msgspec.Struct, frozen=True):
     """its address or headers changed: the old connection drains, a new one takes over"""
     retuned: tuple[Backend, ...]
     """only drain, max_running or tags changed: the connection stays"""
+    withdrawn: tuple[str, ...]
+    """clients that have no key any more"""
     needs_restart: tuple[str, ...]
 
 
@@ -28,6 +30,7 @@ def diff(old: Config, new: Config) -> Diff:
         removed=tuple(name for name in before if name not in after),
         reconnect=tuple(b for a, b in common if a.place != b.place),
         retuned=tuple(b for a, b in common if a != b and a.place == b.place),
+        withdrawn=tuple(c.name for c in old.clients if c.name not in {client.name for client in new.clients}),
         needs_restart=tuple(
             name
             for name, a, b in (

@@ -37,7 +37,7 @@ async def test_a_connection_that_its_client_closed_is_let_go_at_once(served: Hou
         before = connections(served)
         for number in range(20):
             async with await trio.open_tcp_stream(host, int(port)) as stream:
-                await stream.send_all(f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+                await stream.send_all(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
                 if "wait" not in target:
                     await trio.lowlevel.wait_readable(stream.socket)
                     if number % 2:
@@ -51,7 +51,7 @@ async def test_who_closes_its_half_before_the_answer_still_gets_it(served: House
     host, port = served.url.removeprefix("http://").rsplit(":", 1)
     before = connections(served)
     async with await trio.open_tcp_stream(host, int(port)) as stream:
-        await stream.send_all(b"GET /status HTTP/1.1\r\nHost: h\r\n\r\n")
+        await stream.send_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await stream.receive_some(1)
         await stream.send_eof()
         heard = b""
@@ -67,7 +67,7 @@ async def test_who_closes_its_half_before_the_answer_still_gets_it(served: House
 async def test_what_goes_wrong_with_one_connection_ends_that_one_alone(served: House) -> None:
     """hypercorn cannot answer a second upgrade on a connection whose first one it refused; the service goes on."""
     upgrade = (
-        b"GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     async with served.client() as client, client.socket() as neighbour:

@@ -244,7 +244,7 @@ async def test_ended_jobs_do_not_keep_what_they_were_made_of(house: House, fake:
         await client.submit("pattern")
         await client.wait_info(state="running")
         for _ in range(20):
-            await client.submit("noted", **{"3__note": "y" * 1_000_000})
+            await client.submit("noted", **{"3__note": "y" * 900_000})
             await client.http.post("/interrupt")
     kept = sum(
         len(r.job.graph["3"]["inputs"]["note"]) for r in house.daemon.dispatcher.jobs.values() if "3" in r.job.graph
