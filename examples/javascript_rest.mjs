@@ -3,7 +3,7 @@
 //
 //     node javascript_rest.mjs PICTURE [OUTPUT_FOLDER]
 //
-// BRIDGED_URL is the service's address (default http://127.0.0.1:8000).
+// BRIDGED_URL is the service's address (default http://127.0.0.1:8000), BRIDGED_KEY the API key, where it wants one.
 
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -11,6 +11,7 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const URL_ = process.env.BRIDGED_URL ?? "http://127.0.0.1:8000";
+const KEY = process.env.BRIDGED_KEY;
 const clientId = randomUUID(); // one string of our choice belongs to everything that one job needs
 
 /** One request; throws with the service's own words where it refused. */
@@ -22,7 +23,10 @@ async function call(method, route, { body, query = {} } = {}) {
     answer = await fetch(address, {
       method,
       body: json ? JSON.stringify(body) : body,
-      headers: json ? { "Content-Type": "application/json" } : {},
+      headers: {
+        ...(json && { "Content-Type": "application/json" }),
+        ...(KEY && { Authorization: `Bearer ${KEY}` }),
+      },
     });
   } catch (error) {
     throw new Error(`no service answers at ${URL_}: ${error.cause?.code ?? error.message}`);

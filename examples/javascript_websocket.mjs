@@ -4,8 +4,8 @@
 //     npm install ws        (Node 20 and 21; from 22 on, Node has a WebSocket of its own)
 //     node javascript_websocket.mjs PICTURE [OUTPUT_FOLDER]
 //
-// BRIDGED_URL is the service's address (default http://127.0.0.1:8000). Ending this program cancels its job: the
-// service takes back what a client wanted when its WebSocket goes away.
+// BRIDGED_URL is the service's address (default http://127.0.0.1:8000), BRIDGED_KEY the API key, where it wants one.
+// Ending this program cancels its job: the service takes back what a client wanted when its WebSocket goes away.
 
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -13,11 +13,13 @@ import { randomUUID } from "node:crypto";
 
 const WebSocket = globalThis.WebSocket ?? (await import("ws")).default;
 const URL_ = process.env.BRIDGED_URL ?? "http://127.0.0.1:8000";
+const KEY = process.env.BRIDGED_KEY;
+const authorization = KEY ? { Authorization: `Bearer ${KEY}` } : {}; // a web page has no headers for WebSockets: ?key=…
 const client = `clientId=${randomUUID()}`; // one string of our choice belongs to everything that one job needs
 
 /** The answer; throws with the service's own words where it refused. */
-async function call(route, options) {
-  const answer = await fetch(`${URL_}${route}`, options);
+async function call(route, { headers, ...options } = {}) {
+  const answer = await fetch(`${URL_}${route}`, { ...options, headers: { ...headers, ...authorization } });
   if (!answer.ok) {
     const text = await answer.text();
     let detail = text;
@@ -31,7 +33,7 @@ async function call(route, options) {
 
 /** An open socket, and a promise that is kept when the last job has ended and broken where one failed. */
 function connect() {
-  const socket = new WebSocket(`${URL_.replace("http", "ws")}/ws?${client}`);
+  const socket = new WebSocket(`${URL_.replace("http", "ws")}/ws?${client}`, { headers: authorization });
   const ended = new Promise((resolve, reject) => {
     socket.addEventListener("message", ({ data }) => {
       const { status, detail } = JSON.parse(data);
@@ -44,7 +46,7 @@ function connect() {
   ended.catch(() => {}); // it is awaited below, perhaps later than it fails
   const open = new Promise((resolve, reject) => {
     socket.addEventListener("open", resolve);
-    socket.addEventListener("error", () => reject(new Error(`no service answers at ${URL_}`)));
+    socket.addEventListener("error", () => reject(new Error(`no service answers at ${URL_}, or not with this BRIDGED_KEY`)));
   });
   return { open, ended };
 }

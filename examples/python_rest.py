@@ -3,7 +3,7 @@
 
     python3 python_rest.py PICTURE [OUTPUT_FOLDER]
 
-BRIDGED_URL is the service's address (default http://127.0.0.1:8000).
+BRIDGED_URL is the service's address (default http://127.0.0.1:8000), BRIDGED_KEY the API key, where it wants one.
 """
 
 import base64
@@ -20,6 +20,7 @@ import uuid
 from pathlib import Path
 
 URL = os.environ.get("BRIDGED_URL", "http://127.0.0.1:8000")
+KEY = os.environ.get("BRIDGED_KEY")
 CLIENT_ID = str(uuid.uuid4())  # one string of our choice belongs to everything that one job needs
 
 
@@ -28,6 +29,8 @@ def call(method, path, body=None, content_type=None, **query):
     address = f"{URL}{path}?{urllib.parse.urlencode({'clientId': CLIENT_ID, **query})}"
     headers = {"Content-Type": content_type} if content_type else {}
     request = urllib.request.Request(address, data=body, headers=headers, method=method)
+    if KEY:
+        request.add_unredirected_header("Authorization", f"Bearer {KEY}")  # for this address, not for a redirect's
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             data = answer.read()

@@ -4,8 +4,8 @@
     pip install requests websocket-client
     python3 python_websocket.py PICTURE [OUTPUT_FOLDER]
 
-BRIDGED_URL is the service's address (default http://127.0.0.1:8000). Ending this program cancels its job: the
-service takes back what a client wanted when its WebSocket goes away.
+BRIDGED_URL is the service's address (default http://127.0.0.1:8000), BRIDGED_KEY the API key, where it wants one.
+Ending this program cancels its job: the service takes back what a client wanted when its WebSocket goes away.
 """
 
 import base64
@@ -20,6 +20,7 @@ import websocket
 
 URL = os.environ.get("BRIDGED_URL", "http://127.0.0.1:8000")
 CLIENT = {"clientId": str(uuid.uuid4())}  # one string of our choice belongs to everything that one job needs
+HEADERS = {"Authorization": f"Bearer {os.environ['BRIDGED_KEY']}"} if os.environ.get("BRIDGED_KEY") else {}
 
 
 def checked(answer):
@@ -56,15 +57,19 @@ def main():
     picture, folder = Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) == 3 else ".")
     if not picture.is_file():
         sys.exit(f"{picture}: no such file")
-    socket = websocket.create_connection(f"{URL.replace('http', 'ws', 1)}/ws?clientId={CLIENT['clientId']}", timeout=60)
+    api = requests.Session()
+    api.params = CLIENT
+    api.headers.update(HEADERS)
+    address = f"{URL.replace('http', 'ws', 1)}/ws?clientId={CLIENT['clientId']}"
+    socket = websocket.create_connection(address, header=HEADERS, redirect_limit=0, timeout=60)
     with picture.open("rb") as file:
-        tokens = checked(requests.post(f"{URL}/upload", params=CLIENT, files={"picture": file}, timeout=60)).json()
+        tokens = checked(api.post(f"{URL}/upload", files={"picture": file}, timeout=60)).json()
     job = {"workflow": "image-to-image", "1/image": tokens["picture"], "2/width": 640, "4/blend_factor": 0.8}
-    answer = checked(requests.post(f"{URL}/generate-based-workflow", params=CLIENT, json=job, timeout=60))
+    answer = checked(api.post(f"{URL}/generate-based-workflow", json=job, timeout=60))
     print(answer.json()["detail"])
     follow(socket)
     socket.close()
-    result = checked(requests.get(f"{URL}/history", params={**CLIENT, "resType": "base64"}, timeout=60))
+    result = checked(api.get(f"{URL}/history", params={"resType": "base64"}, timeout=60))
     if result.status_code == 204:
         sys.exit("the job ended with no result")
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,5 +84,7 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit("\ncancelled")
+    except websocket.WebSocketBadStatusException as error:
+        sys.exit(f"/ws: refused with {error.status_code}: {(error.resp_body or b'').decode()}")
     except (OSError, websocket.WebSocketException) as error:
         sys.exit(f"no service answers at {URL}: {error}")

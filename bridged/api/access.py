@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -91,10 +92,10 @@ class _Rules:
 class Gate:
     """`current` gives the configuration in force. `admit` is called once per request."""
 
-    def __init__(self, current: Callable[[], Config]) -> None:
+    def __init__(self, current: Callable[[], Config], clock: Callable[[], float] = time.monotonic) -> None:
         self._current = current
         self._built: _Rules | None = None
-        self._requests, self._submissions = Buckets(), Buckets()
+        self._requests, self._submissions = Buckets(clock), Buckets(clock)
         self._visits: set[Visit] = set()
         self._visits_of: Counter[str] = Counter()
 

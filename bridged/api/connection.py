@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import math
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -100,9 +101,17 @@ def network_of(host: str) -> str:
 
 
 class ServerConfig(Config):
-    """hypercorn's settings, and what our connections share."""
+    """hypercorn's settings, and what our connections share. `tls`: HTTPS with this context, else HTTP."""
 
     connections: Connections
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def ssl_enabled(self) -> bool:
+        return self.tls is not None
+
+    def create_ssl_context(self) -> ssl.SSLContext | None:
+        return self.tls
 
 
 class _Protocol(H11Protocol):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable
-
-import trio
 
 from bridged.errors import TooMany
 
@@ -17,7 +16,7 @@ MOST = 20_000
 class Buckets:
     """One bucket per key. `clock` in seconds."""
 
-    def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """key -> (tokens, when)"""

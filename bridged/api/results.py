@@ -37,7 +37,7 @@ class Body(Protocol):
 def result_answer(services: Services, client: Client, record: JobRecord, kind: str) -> Answer:
     """A job's files as `multipart` or `base64`; once all of the body was taken, the job counts as fetched."""
     body = multipart_body(record.outputs, services.spool.recall) if kind == "multipart" else base64_body(record.outputs)
-    headers = {"X-Content-Type-Options": "nosniff", "X-Job-Id": record.job.id}
+    headers = {"Content-Disposition": f"attachment; filename=\"{record.job.id}\"", "X-Job-Id": record.job.id}
     taken = partial(services.clients.fetched, client, record.job.id)
     whole = body.whole()
     if whole is not None:

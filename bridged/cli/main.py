@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,10 @@ import trio
 
 from bridged import __version__
 from bridged.cli import show
-from bridged.config.load import default_folder
-from bridged.errors import BridgedError, ConfigError
+from bridged.cli.http import Service
+from bridged.cli.key import key
+from bridged.cli.options import config_option, service_options
+from bridged.errors import BridgedError
 
 
 class _Cli(click.Group):
@@ -31,29 +32,7 @@ def main() -> None:
     """One dependable service out of many lent ComfyUI servers."""
 
 
-def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--config DIR, for every command that reads configuration."""
-
-    @click.option(
-        "--config",
-        "folder",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Configuration folder [default: ./etc if it is there, else /etc/bridged].",
-    )
-    @functools.wraps(command)
-    def with_folder(*args: Any, folder: Path | None, **kwargs: Any) -> Any:
-        return command(*args, folder=folder or default_folder(), **kwargs)
-
-    return with_folder
-
-
-def url_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--url, for every command that talks to a running service."""
-    return click.option(
-        "--url",
-        envvar="BRIDGED_URL",
-        help="The service's address [default: as the configuration says, else http://127.0.0.1:8000].",
-    )(config_option(command))
+main.add_command(key)
 
 
 @main.command()
@@ -79,11 +58,14 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 @config_option
 def check(folder: Path) -> None:
     """Check a configuration folder: exit 1 and say what is wrong, or say that all is well."""
+    from bridged.cli.secrecy import readable_secrets
     from bridged.daemon import check as check_folder
 
     problems = check_folder(folder)
     for problem in problems:
         click.echo(problem, err=True)
+    for warning in readable_secrets(folder):
+        click.echo(f"warning: {warning}", err=True)
     if problems:
         sys.exit(1)
     click.echo(f"{folder}: all is well")
@@ -91,25 +73,25 @@ def check(folder: Path) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="The same facts as GET /status.")
-@url_option
-def status(folder: Path, url: str | None, as_json: bool) -> None:
+@service_options
+def status(service: Service, as_json: bool) -> None:
     """Show backends, queue and jobs of a running service."""
-    show.status(_url(folder, url), as_json)
+    show.status(service, as_json)
 
 
 @main.command()
-@url_option
-def workflows(folder: Path, url: str | None) -> None:
+@service_options
+def workflows(service: Service) -> None:
     """List the workflows, and whether any backend can run them."""
-    show.workflows(_url(folder, url))
+    show.workflows(service)
 
 
 @main.command()
 @click.argument("alias")
-@url_option
-def info(folder: Path, url: str | None, alias: str) -> None:
+@service_options
+def info(service: Service, alias: str) -> None:
     """Show the inputs of a workflow."""
-    show.info(_url(folder, url), alias)
+    show.info(service, alias)
 
 
 @main.command()
@@ -117,13 +99,13 @@ def info(folder: Path, url: str | None, alias: str) -> None:
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="An input; KEY=@FILE uploads a file.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path(), metavar="DIR")
 @click.option("--rest", is_flag=True, help="Over REST alone, with no WebSocket.")
-@url_option
-def run(folder: Path, url: str | None, alias: str, settings: tuple[str, ...], output: Path, rest: bool) -> None:
+@service_options
+def run(service: Service, alias: str, settings: tuple[str, ...], output: Path, rest: bool) -> None:
     """Run a workflow and save what it makes. Ctrl-C cancels the job."""
     from bridged.cli.run import run_alias
 
     try:
-        files = run_alias(_url(folder, url), alias, settings, output, rest=rest)
+        files = run_alias(service, alias, settings, output, rest=rest)
     except KeyboardInterrupt:
         click.echo("cancelled", err=True)
         sys.exit(130)
@@ -132,12 +114,12 @@ def run(folder: Path, url: str | None, alias: str, settings: tuple[str, ...], ou
 
 
 @main.command()
-@url_option
-def smoke(folder: Path, url: str | None) -> None:
+@service_options
+def smoke(service: Service) -> None:
     """Run every workflow that some backend can run, with its default inputs."""
     from bridged.cli.run import smoke_all
 
-    if not smoke_all(_url(folder, url)):
+    if not smoke_all(service):
         sys.exit(1)
 
 
@@ -151,24 +133,7 @@ def worker(host: str, port: int, base_directory: Path | None, exit_with_stdin: b
     from bridged.embedded.main import run_worker
 
     if base_directory is None:
-        import os
-
         from bridged.config.load import state_dir
 
         base_directory = state_dir("", Path(), os.environ) / "worker"
     sys.exit(run_worker(host, port, base_directory, exit_with_stdin))
-
-
-def _url(folder: Path, url: str | None) -> str:
-    if url:
-        return url.rstrip("/")
-    import os
-
-    from bridged.config.load import read_settings
-
-    try:
-        server = read_settings(folder, os.environ).server
-    except ConfigError:
-        return "http://127.0.0.1:8000"
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
-    return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"

@@ -16,7 +16,7 @@ import trio_websocket
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from bridged.cli.http import checked, service_errors
+from bridged.cli.http import Service, checked, refusal, service_errors
 from bridged.errors import BadInput, BridgedError
 
 POLL = 0.2
@@ -26,14 +26,14 @@ POLL = 0.2
 class JobClient:
     """One clientId of the service. `progress` is told a percentage each time it is heard of."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, service: Service) -> None:
+        self.service = service
         self.client_id = str(uuid.uuid4())
-        self._http = httpx.AsyncClient(base_url=url, params={"clientId": self.client_id}, timeout=60, trust_env=False)
+        self._http = httpx.AsyncClient(
+            base_url=service.url, params={"clientId": self.client_id}, timeout=60, **service.options()
+        )
 
-    async def run(
-        self, alias: str, settings: Sequence[str], bar: Progress, *, rest: bool
-    ) -> list[dict[str, str]]:
+    async def run(self, alias: str, settings: Sequence[str], bar: Progress, *, rest: bool) -> list[dict[str, str]]:
         """The job's files. Raises BridgedError: refused, failed. Cancelling it takes the job back."""
         task = bar.add_task(alias, total=100)
         async with self._http:
@@ -78,9 +78,12 @@ class JobClient:
     async def _follow(
         self, alias: str, declared: dict[str, Any], settings: Sequence[str], bar: Progress, task: Any
     ) -> None:
-        address = self.url.replace("http", "ws", 1) + f"/ws?clientId={self.client_id}"
+        address = self.service.url.replace("http", "ws", 1) + f"/ws?clientId={self.client_id}"
+        headers = [(name.encode(), value.encode()) for name, value in self.service.headers.items()]
         failure: str | None = None
-        async with trio_websocket.open_websocket_url(address) as socket:
+        async with trio_websocket.open_websocket_url(
+            address, self.service.certificates, extra_headers=headers
+        ) as socket:
             await self._submit(alias, await self._values(declared, settings))
             try:
                 while True:
@@ -110,9 +113,9 @@ class JobClient:
             await trio.sleep(POLL)
 
 
-def run_alias(url: str, alias: str, settings: Sequence[str], output: Path, *, rest: bool) -> list[Path]:
+def run_alias(service: Service, alias: str, settings: Sequence[str], output: Path, *, rest: bool) -> list[Path]:
     """Runs a job and saves its files into `output`. Raises BridgedError."""
-    files = _run(url, alias, settings, rest=rest)
+    files = _run(service, alias, settings, rest=rest)
     output.mkdir(parents=True, exist_ok=True)
     saved = []
     for file in files:
@@ -124,12 +127,12 @@ def run_alias(url: str, alias: str, settings: Sequence[str], output: Path, *, re
     return saved
 
 
-def smoke_all(url: str) -> bool:
+def smoke_all(service: Service) -> bool:
     """Runs every runnable alias with its defaults, one line each. False where one failed."""
     console = Console()
     plain: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
-    with service_errors(url):
-        facts = checked(httpx.get(f"{url}/status", timeout=10)).json()
+    with service_errors(service.url):
+        facts = checked(httpx.get(f"{service.url}/status", timeout=10, **service.options())).json()
     well = True
     for workflow in facts["workflows"]:
         alias, obstacles = workflow["alias"], workflow["obstacles"]
@@ -138,7 +141,7 @@ def smoke_all(url: str) -> bool:
             console.print(f"skipped  {alias}: no backend can run this: {why}", **plain)
             continue
         try:
-            files = _run(url, alias, (), rest=False)
+            files = _run(service, alias, (), rest=False)
             size = sum(len(file["content"]) * 3 // 4 for file in files)
             verdict, well = (f"ok       {alias}: {len(files)} files, {size} bytes", well and bool(files))
         except BridgedError as error:
@@ -147,18 +150,23 @@ def smoke_all(url: str) -> bool:
     return well
 
 
-def _run(url: str, alias: str, settings: Sequence[str], *, rest: bool) -> list[dict[str, str]]:
+def _run(service: Service, alias: str, settings: Sequence[str], *, rest: bool) -> list[dict[str, str]]:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    quiet = not sys.stderr.isatty()
-    with service_errors(url), Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bar:
+    url, quiet = service.url, not sys.stderr.isatty()
+    console = Console(stderr=True)
+    with service_errors(url), Progress(*columns, console=console, disable=quiet, transient=True) as bar:
         try:
-            return trio.run(_job, url, alias, settings, bar, rest)
+            return trio.run(_job, service, alias, settings, bar, rest)
+        except trio_websocket.ConnectionRejected as error:
+            raise refusal(error.status_code, error.body, with_key=bool(service.key)) from None
         except trio_websocket.HandshakeError:
             raise BridgedError(f"no service answers at {url}; start it with `bridged serve`, or give --url") from None
 
 
-async def _job(url: str, alias: str, settings: Sequence[str], bar: Progress, rest: bool) -> list[dict[str, str]]:
-    return await JobClient(url).run(alias, settings, bar, rest=rest)
+async def _job(
+    service: Service, alias: str, settings: Sequence[str], bar: Progress, rest: bool
+) -> list[dict[str, str]]:
+    return await JobClient(service).run(alias, settings, bar, rest=rest)
 
 
 def _typed(key: str, text: str, declared: dict[str, Any]) -> Any:

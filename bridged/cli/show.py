@@ -10,12 +10,13 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from bridged.cli.http import checked, service_errors
+from bridged.cli.http import Service, checked, service_errors
+from bridged.errors import Forbidden
 
 
-def _get(url: str, path: str, **query: str) -> Any:
-    with service_errors(url):
-        return checked(httpx.get(f"{url}{path}", params=query, timeout=10)).json()
+def _get(service: Service, path: str, **query: str) -> Any:
+    with service_errors(service.url):
+        return checked(httpx.get(f"{service.url}{path}", params=query, timeout=10, **service.options())).json()
 
 
 def _table(*columns: str) -> Table:
@@ -25,14 +26,14 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def status(url: str, as_json: bool) -> None:
-    facts = _get(url, "/status")
+def status(service: Service, as_json: bool) -> None:
+    facts = _get(service, "/status")
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
     console = Console()
     jobs = ", ".join(f"{count} {state}" for state, count in facts["jobs"].items()) or "none"
-    console.print(f"bridged {facts['version']} at {url}, up {facts['uptime']:.0f} s", highlight=False)
+    console.print(f"bridged {facts['version']} at {service.url}, up {facts['uptime']:.0f} s", highlight=False)
     console.print(f"jobs: {jobs}; started ever: {facts['generation_count']}", highlight=False)
     table = _table("BACKEND", "STATE", "RUNNING", "PREFETCHED", "OWNER'S", "DONE", "")
     for b in facts["backends"]:
@@ -43,11 +44,15 @@ def status(url: str, as_json: bool) -> None:
         console.print(f"configuration: {error}", style="red", markup=False, highlight=False)
 
 
-def workflows(url: str) -> None:
-    runnable = {w["alias"]: w["obstacles"] for w in _get(url, "/status")["workflows"]}
+def workflows(service: Service) -> None:
+    listed = _get(service, "/workflow-list")
+    try:
+        runnable = {w["alias"]: _verdict(w["obstacles"]) for w in _get(service, "/status")["workflows"]}
+    except Forbidden:  # a key without the scope "admin" runs workflows all the same
+        runnable = {}
     table = _table("ALIAS", "CAN RUN", "DESCRIPTION")
-    for workflow in _get(url, "/workflow-list"):
-        table.add_row(workflow["alias"], _verdict(runnable.get(workflow["alias"])), workflow["description"])
+    for workflow in listed:
+        table.add_row(workflow["alias"], runnable.get(workflow["alias"], "?"), workflow["description"])
     Console().print(table)
 
 
@@ -57,8 +62,8 @@ def _verdict(obstacles: dict[str, str] | None) -> str:
     return "no backend can run this: " + ("; ".join(f"{n} {why}" for n, why in obstacles.items()) or "none is there")
 
 
-def info(url: str, alias: str) -> None:
+def info(service: Service, alias: str) -> None:
     table = _table("INPUT", "TYPE", "DEFAULT", "TITLE")
-    for key, declared in _get(url, "/workflow-info", workflow=alias).items():
+    for key, declared in _get(service, "/workflow-info", workflow=alias).items():
         table.add_row(key, declared["type"], json.dumps(declared["default"], ensure_ascii=False), declared["title"])
     Console().print(table)

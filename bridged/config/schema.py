@@ -104,8 +104,8 @@ class Limits(_Section, frozen=True):
     connections: Annotated[int, Meta(ge=1)] = 4096
     connections_per_address: Annotated[int, Meta(ge=1)] = 1024
     sessions_per_address: Annotated[int, Meta(ge=1)] = 512
-    submissions_per_minute: Annotated[float, Meta(ge=0)] = 0.0
-    requests_per_minute: Annotated[float, Meta(ge=0)] = 0.0
+    submissions_per_minute: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    requests_per_minute: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
     uploads_per_client: Annotated[float, Meta(gt=0)] = 2000.0
 
 
@@ -266,9 +266,9 @@ class ClientKey(_Section, frozen=True):
     keys: Annotated[tuple[KeyHash, ...], Meta(min_length=1)]
     scopes: tuple[Literal["submit", "admin", "raw"], ...] = ("submit",)
     aliases: tuple[str, ...] = ()
-    rate: Annotated[float, Meta(ge=0)] = 0.0
+    rate: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
     burst: Annotated[int, Meta(ge=1)] = 10
-    requests: Annotated[float, Meta(ge=0)] = 0.0
+    requests: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
     max_jobs: Annotated[int, Meta(ge=0)] = 0
     weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
 

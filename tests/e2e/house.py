@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import struct
@@ -69,6 +70,8 @@ class House:
             "jobs": dict(FAST),
         }
         self.url = ""
+        self.admin_key = ""
+        """what the test itself asks /status with, once there are keys"""
         self.daemon: Daemon
         self.ended = trio.Event()
 
@@ -85,6 +88,20 @@ class House:
             for name, url in backends
         ]
         (self.etc / "backends.toml").write_text("\n".join(tables))
+
+    def write_clients(self, *names: str, **options: str) -> dict[str, str]:
+        """A key for each name, and one with all scopes for the test itself; `options` maps a name to more TOML lines.
+        Returns name -> key. The same name has the same key each time."""
+        keys = {name: f"key-of-{name}" for name in (*names, "tester")}
+        options = {"tester": 'scopes = ["submit", "admin"]', **options}
+        tables = [
+            f'[[client]]\nname = "{name}"\nkeys = ["sha256:{hashlib.sha256(key.encode()).hexdigest()}"]\n'
+            f"{options.get(name, '')}\n"
+            for name, key in keys.items()
+        ]
+        (self.etc / "clients.toml").write_text("\n".join(tables))
+        self.admin_key = keys["tester"]
+        return keys
 
     def write_workflow(self, alias: str, graph: dict[str, Any], **entry: Any) -> None:
         (self.workflows / f"{alias}.json").write_text(json.dumps(graph))
@@ -112,11 +129,11 @@ class House:
         with trio.fail_after(10):
             await self.ended.wait()
 
-    def client(self, client_id: str = "c1") -> Client:
-        return Client(self.url, client_id)
+    def client(self, client_id: str = "c1", key: str = "") -> Client:
+        return Client(self.url, client_id, key)
 
     async def status(self) -> dict[str, Any]:
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(headers=_bearer(self.admin_key)) as http:
             facts: dict[str, Any] = (await http.get(f"{self.url}/status")).json()
             return facts
 
@@ -134,10 +151,13 @@ class House:
 class Client:
     """A client of the wire contract: httpx and trio-websocket, no code of the product."""
 
-    def __init__(self, url: str, client_id: str) -> None:
+    def __init__(self, url: str, client_id: str, key: str = "") -> None:
         self.url = url
         self.client_id = client_id
-        self.http = httpx.AsyncClient(base_url=url, params={"clientId": client_id}, timeout=30)
+        self.key = key
+        self.http = httpx.AsyncClient(
+            base_url=url, params={"clientId": client_id}, headers=_bearer(key), timeout=30, trust_env=False
+        )
 
     async def __aenter__(self) -> Client:
         return self
@@ -185,7 +205,11 @@ class Client:
         stream = await trio.open_tcp_stream(host, int(port))
         async with trio.open_nursery() as nursery:
             connection = await trio_websocket.wrap_client_stream(
-                nursery, stream, f"{host}:{port}", f"/ws?{query or f'clientId={self.client_id}'}"
+                nursery,
+                stream,
+                f"{host}:{port}",
+                f"/ws?{query or f'clientId={self.client_id}'}",
+                extra_headers=[(name.encode(), value.encode()) for name, value in _bearer(self.key).items()],
             )
             try:
                 yield Socket(connection, stream)
@@ -238,6 +262,10 @@ class Socket:
         if how == "rst":
             self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await trio.aclose_forcefully(self.stream)
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def never_falling(percentages: Iterable[float]) -> bool:

@@ -124,7 +124,7 @@ async def test_a_result_whose_download_broke_off_can_be_fetched_again(
         host, port = house.url.removeprefix("http://").rsplit(":", 1)
         stream = await trio.open_tcp_stream(host, int(port))
         query = f"{path}{'&' if '?' in path else '?'}clientId=c1"
-        await stream.send_all(f"GET {query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await stream.send_all(f"GET {query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert await stream.receive_some(65536)
         await trio.aclose_forcefully(stream)
         for _ in range(100):  # each answer is a turn of the daemon's loop: it has dealt with the rest of that body

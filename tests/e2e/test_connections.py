@@ -67,8 +67,8 @@ async def test_who_closes_its_half_before_the_answer_still_gets_it(served: House
 async def test_what_goes_wrong_with_one_connection_ends_that_one_alone(served: House) -> None:
     """hypercorn cannot answer a second upgrade on a connection whose first one it refused; the service goes on."""
     upgrade = (
-        b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        b"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     async with served.client() as client, client.socket() as neighbour:
         await neighbour.receive()

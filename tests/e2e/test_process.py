@@ -279,7 +279,7 @@ async def test_a_stalled_client_and_a_running_job_do_not_hold_a_stop(house: Hous
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         with stalled:
             await stalled.connect((host, int(port)))
-            await stalled.send(b"GET /workflow-list HTTP/1.1\r\nHost: x\r\n\r\n")
+            await stalled.send(b"GET /workflow-list HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await stalled.recv(100)
             house.daemon.stop()
             with trio.fail_after(3):  # the budget of this house

@@ -50,7 +50,7 @@ async def test_a_client_that_goes_away_while_it_waits_interrupts_that_job_alone(
         await client.submit("pattern", **{"1__color": 1})
         stream = await trio.open_tcp_stream(host, int(port))
         body = b'{"workflow": "pattern"}'
-        head = f"POST /run?clientId=c1 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /run?clientId=c1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
         await stream.send_all(head.encode() + body)
         with trio.fail_after(5):
             await fake.wait_for(lambda: len(fake.prompts) == 2)
