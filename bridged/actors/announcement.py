@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bridged.model import Job, shown_client_id
+from bridged.model import Job, Refused, shown_client_id
 from bridged.store.ledger import DeliveryAdded, JobFacts
 
 
@@ -27,6 +27,7 @@ class Announcement(msgspec.Struct, frozen=True):
     created_at: float
     ended_at: float
     outputs: tuple[_OutputTold, ...]
+    refused: tuple[Refused, ...]
     delivery_id: str
 
 
@@ -48,6 +49,7 @@ def announcement(job: Job, facts: JobFacts, delivery_id: str) -> tuple[DeliveryA
             _OutputTold(output.name, output.file.size, output.file.content_type, output.file.sha256)
             for output in facts.outputs
         ),
+        refused=facts.refused,
         delivery_id=delivery_id,
     )
     return (DeliveryAdded(delivery_id, job.id, job.webhook, msgspec.json.encode(told), facts.ended_at),)

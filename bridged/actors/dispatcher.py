@@ -26,7 +26,7 @@ from bridged.model import (
     Fault,
     Job,
     JobState,
-    Output,
+    Results,
 )
 from bridged.placement.capability import can_run, obstacles
 from bridged.placement.fairness import FairQueue
@@ -303,7 +303,7 @@ class Dispatcher:
             self._touch_idle(backend)
             self._schedule()
 
-    def on_finished(self, prompt_id: str, outputs: tuple[Output, ...]) -> bool:
+    def on_finished(self, prompt_id: str, results: Results) -> bool:
         """It succeeded. False where nobody wants the outputs any more: then their files are the caller's to remove."""
         entry = self._release(prompt_id)
         wanted = entry is not None and self._current(entry.record, prompt_id)
@@ -314,7 +314,13 @@ class Dispatcher:
             self._log_attempt(entry.record, prompt_id, AttemptState.SUCCEEDED)
             self._learn(entry)
             self._count_started(entry.record)
-            facts = replace(entry.record.facts, outputs=outputs, failure=None, was_started=True)
+            facts = replace(
+                entry.record.facts,
+                outputs=results.outputs,
+                refused=results.refused,
+                failure=None,
+                was_started=True,
+            )
             self._end(entry.record, replace(facts, state=JobState.SUCCEEDED))
         elif entry is not None:
             self._log_attempt(entry.record, prompt_id, AttemptState.CANCELLED, "its job was over already")

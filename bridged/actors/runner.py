@@ -20,7 +20,7 @@ from bridged.config.schema import Settings
 from bridged.errors import AttemptFailed, BackendUnavailable, BridgedError, OutOfSpace
 from bridged.files.multipart import Encoded, Part
 from bridged.files.spool import Spool
-from bridged.model import OUT_OF_MEMORY, Failure, Fault, FileInput, Graph, Job, Output
+from bridged.model import OUT_OF_MEMORY, Failure, Fault, FileInput, Graph, Job, Results
 from bridged.store.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Runner:
         try:
             return await self._attempt(follow), True
         except AttemptFailed as error:
-            failure = Failure(Fault(error.fault), str(error), error.signature)
+            failure = Failure(Fault(error.fault), self._client.without_address(str(error)), error.signature)
             lost, down = error.lost, error.down
         except BackendUnavailable as error:
             failure = Failure(Fault.NETWORK, str(error))
@@ -107,13 +107,13 @@ class Runner:
             follow.last_heard = trio.current_time()
             follow.settled.set()  # from here on it is watched, and others may be posted behind it
         await follow.collectable.wait()
-        outputs: tuple[Output, ...] | None = None
+        outputs: Results | None = None
         if not follow.ended.is_set():
             outputs = await self._collect_early(follow)
             await follow.ended.wait()
         if follow.desired is Desired.RUN and isinstance(follow.outcome, protocol.Succeeded):
             return await self._collected(follow, outputs)
-        await self._spool.discard(*(output.file for output in outputs or ()))
+        await self._discard(outputs)
         return self._unsuccessful(follow)
 
     def _unsuccessful(self, follow: Follow) -> Callable[[], object]:
@@ -163,7 +163,7 @@ class Runner:
         expected = {n for n, content in follow.job.graph.items() if content["class_type"] in self.output_classes}
         return bool(expected) and expected <= follow.outputs.keys()
 
-    async def _collect_early(self, follow: Follow) -> tuple[Output, ...] | None:
+    async def _collect_early(self, follow: Follow) -> Results | None:
         """Fetches the outputs while the prompt's end is still to be announced. None where that did not work: then it
         is done, and judged, after the end."""
         try:
@@ -172,7 +172,7 @@ class Runner:
             log.info("backend %s: outputs are fetched again after the end: %s", self._name, error)
             return None
 
-    async def _collect(self, follow: Follow) -> tuple[Output, ...] | None:
+    async def _collect(self, follow: Follow) -> Results | None:
         """None where a revocation came in between. Raises BackendUnavailable where the backend was given up."""
         settings = self._settings()
         outputs = None
@@ -186,7 +186,7 @@ class Runner:
             raise BackendUnavailable(Lost.UNREACHABLE.value)
         return outputs
 
-    async def _collected(self, follow: Follow, outputs: tuple[Output, ...] | None) -> Callable[[], object]:
+    async def _collected(self, follow: Follow, outputs: Results | None) -> Callable[[], object]:
         self._dispatcher.on_started(follow.prompt_id)  # only the history may have told that it ran
         told = False
         while outputs is None and follow.desired is Desired.RUN:
@@ -207,8 +207,13 @@ class Runner:
         if outputs is None:
             return partial(self._dispatcher.on_cancelled, follow.prompt_id)
         if not self._dispatcher.on_finished(follow.prompt_id, outputs):
-            await self._spool.discard(*(output.file for output in outputs))
+            await self._discard(outputs)
         return _nothing
+
+    async def _discard(self, results: Results | None) -> None:
+        """Nobody wants them any more."""
+        if results is not None:
+            await self._spool.discard(*(output.file for output in results.outputs))
 
     async def _post_with_files(self, follow: Follow, graph: Graph) -> None:
         """A refusal may come from an owner who emptied the input folder: then the files go once more."""

@@ -75,6 +75,7 @@ def describe(record: JobRecord, outlook: dict[str, tuple[int, float | None]]) ->
             }
             for output in outputs
         ],
+        "refused": [{"name": each.name, "reason": each.reason} for each in (record.facts.refused if known else ())],
     }
     if failure is not None:
         answer |= {"reason": failure.message, "fault": failure.fault.value}

@@ -15,7 +15,7 @@ from bridged.actors.clients import Client
 from bridged.api.app import Services
 from bridged.api.hot import Answer
 from bridged.files.multipart import Encoded, Part, read_blocks
-from bridged.model import Output, StoredFile
+from bridged.model import Output, Refused, StoredFile
 
 BASE64_BLOCK = 3 * 64 * 1024
 """bytes of a file per block: a multiple of 3, so that blocks join without padding in between"""
@@ -36,8 +36,14 @@ class Body(Protocol):
 
 def result_answer(services: Services, client: Client, record: JobRecord, kind: str) -> Answer:
     """A job's files as `multipart` or `base64`; once all of the body was taken, the job counts as fetched."""
-    body = multipart_body(record.outputs, services.spool.recall) if kind == "multipart" else base64_body(record.outputs)
-    headers = {"Content-Disposition": f"attachment; filename=\"{record.job.id}\"", "X-Job-Id": record.job.id}
+    refused = record.facts.refused
+    if kind == "multipart":
+        body = multipart_body(record.outputs, services.spool.recall)
+    else:
+        body = base64_body(record.outputs, refused)
+    headers = {"Content-Disposition": f'attachment; filename="{record.job.id}"', "X-Job-Id": record.job.id}
+    if refused:
+        headers["X-Results-Refused"] = str(len(refused))
     taken = partial(services.clients.fetched, client, record.job.id)
     whole = body.whole()
     if whole is not None:
@@ -65,22 +71,23 @@ def multipart_body(
     )
 
 
-def base64_body(outputs: Sequence[Output]) -> Body:
-    """`{"files":[{"file_name","content_type","content"}]}`."""
-    return _Base64(outputs)
+def base64_body(outputs: Sequence[Output], refused: Sequence[Refused] = ()) -> Body:
+    """`{"files":[{"file_name","content_type","content"}]}`, and `"refused":[{"name","reason"}]` where some are."""
+    return _Base64(outputs, refused)
 
 
 class _Base64:
     content_type = "application/json"
 
-    def __init__(self, outputs: Sequence[Output]) -> None:
+    def __init__(self, outputs: Sequence[Output], refused: Sequence[Refused]) -> None:
         self._pieces: list[tuple[bytes, Output]] = []
         opening = b'{"files":['
         for output in outputs:
             head = msgspec.json.encode({"file_name": output.name, "content_type": output.file.content_type})
             self._pieces.append((opening + head[:-1] + b',"content":"', output))
             opening = b'"},'
-        self._end = b'"}]}' if self._pieces else b'{"files":[]}'
+        end = b',"refused":' + msgspec.json.encode(refused) + b"}" if refused else b"}"
+        self._end = (b'"}]' if self._pieces else b'{"files":[]') + end
         self.length = len(self._end) + sum(
             len(head) + 4 * ((output.file.size + 2) // 3) for head, output in self._pieces
         )

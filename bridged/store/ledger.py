@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from bridged.model import AttemptLog, AttemptState, Failure, Job, JobState, Output, Upload
+from bridged.model import AttemptLog, AttemptState, Failure, Job, JobState, Output, Refused, Upload
 
 
 class JobAdded(msgspec.Struct, frozen=True):
@@ -40,6 +40,7 @@ class JobFacts(msgspec.Struct, frozen=True):
     signature: str = ""
     failure: Failure | None = None
     outputs: tuple[Output, ...] = ()
+    refused: tuple[Refused, ...] = ()
     outputs_gone: bool = False
     was_started: bool = False
     ended_at: float | None = None

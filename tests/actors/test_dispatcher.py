@@ -8,7 +8,7 @@ import pytest
 
 from bridged.actors.dispatcher import TOO_LARGE_FOR
 from bridged.errors import NoBackendCanRun, Stopping
-from bridged.model import OUT_OF_MEMORY, Attempt, AttemptLog, AttemptState, Failure, Fault, Job, JobState
+from bridged.model import OUT_OF_MEMORY, Attempt, AttemptLog, AttemptState, Failure, Fault, Job, JobState, Results
 from bridged.store.ledger import AttemptMoved, JobAdded, JobFacts, JobMoved, JobsForgotten, ProgressSeen, SavedJob
 from tests.fakes.recorded_effects import CLASSES, Pool, job, outputs
 
@@ -321,7 +321,7 @@ def test_a_report_about_a_removed_backend_still_counts(pool: Pool) -> None:
     job_id = pool.submit()
     prompt_id = pool.prompt(job_id)
     pool.dispatcher.on_backend_removed("a")
-    assert pool.dispatcher.on_finished(prompt_id, outputs(job_id))
+    assert pool.dispatcher.on_finished(prompt_id, Results(outputs(job_id)))
     assert pool.state(job_id) is JobState.SUCCEEDED
 
 
@@ -631,7 +631,7 @@ def test_a_job_is_revoked_while_its_outputs_are_collected(pool: Pool) -> None:
     pool.dispatcher.on_collecting(prompt_id)
     pool.dispatcher.on_revoked(job_id, "its client left")
     assert pool.effects.cancelled == [prompt_id]
-    assert not pool.dispatcher.on_finished(prompt_id, outputs(job_id))
+    assert not pool.dispatcher.on_finished(prompt_id, Results(outputs(job_id)))
     ended_as_cancelled(pool, job_id)
 
 
@@ -686,7 +686,7 @@ def every_report(pool: Pool, prompt_id: str) -> None:
     pool.dispatcher.on_failed(prompt_id, Failure(Fault.WORKFLOW, "late"))
     pool.dispatcher.on_cancelled(prompt_id)
     pool.dispatcher.on_withdrawn(prompt_id)
-    assert not pool.dispatcher.on_finished(prompt_id, outputs("late"))
+    assert not pool.dispatcher.on_finished(prompt_id, Results(outputs("late")))
 
 
 @pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled", "retried", "withdrawn", "unknown"])
@@ -1102,7 +1102,7 @@ def test_what_runs_for_a_job_that_is_over_is_stopped(pool: Pool) -> None:
     assert adopted(pool) == [("j-1", "unwanted")]
     assert pool.dispatcher.snapshots()[0].load == 1
     assert pool.dispatcher.open_jobs() == 0
-    assert not pool.dispatcher.on_finished("j-1", outputs("j")), "too late: it was cancelled"
+    assert not pool.dispatcher.on_finished("j-1", Results(outputs("j"))), "too late: it was cancelled"
     assert pool.state("j") is JobState.CANCELLED
     assert pool.dispatcher.snapshots()[0].load == 0
 

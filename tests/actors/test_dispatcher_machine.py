@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bridged.actors.dispatcher import Dispatcher
-from bridged.model import Attempt, Failure, Fault, Job, JobEvent, JobState
+from bridged.model import Attempt, Failure, Fault, Job, JobEvent, JobState, Results
 from bridged.store.ledger import Change, JobMoved
 from tests.fakes.recorded_effects import RecordedEffects, job, outputs
 
@@ -219,7 +219,7 @@ class PoolMachine(RuleBasedStateMachine):
     def finished(self, prompt: Prompt) -> None:
         job_id = prompt.attempt.job_id
         wanted = not self.world.ended[job_id]
-        assert self.dispatcher.on_finished(self.release(prompt), outputs(job_id)) == wanted
+        assert self.dispatcher.on_finished(self.release(prompt), Results(outputs(job_id))) == wanted
         if wanted:
             assert self.dispatcher.jobs[job_id].state is JobState.SUCCEEDED
 
@@ -255,7 +255,7 @@ class PoolMachine(RuleBasedStateMachine):
             case 2:
                 self.dispatcher.on_collecting(prompt_id)
             case 3:
-                assert not self.dispatcher.on_finished(prompt_id, ())
+                assert not self.dispatcher.on_finished(prompt_id, Results(()))
             case 4:
                 self.dispatcher.on_failed(prompt_id, Failure(Fault.HOST, "late"))
             case 5:
@@ -313,7 +313,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for prompt in list(self.world.live.values()):
-            self.dispatcher.on_finished(self.release(prompt), outputs(prompt.attempt.job_id))
+            self.dispatcher.on_finished(self.release(prompt), Results(outputs(prompt.attempt.job_id)))
         if not self.world.detached:
             for job_id in self.jobs:
                 self.dispatcher.on_revoked(job_id, "the end")

@@ -11,7 +11,7 @@ from bridged.actors.clients import Client, Clients, Session
 from bridged.actors.messages import CLOSED
 from bridged.config.schema import Jobs
 from bridged.errors import BadRequest
-from bridged.model import Disconnect, Fault, Grace, JobEvent, JobState, Output, StoredFile
+from bridged.model import Disconnect, Fault, Grace, JobEvent, JobState, Output, Results, StoredFile
 from bridged.store.ledger import ClientConnected, Saved, SavedJob
 from tests.fakes.recorded_effects import Pool, RecordedLedger
 from tests.fakes.recorded_effects import job as make_job
@@ -258,7 +258,7 @@ def result(name: str, size: int) -> Output:
 def test_beyond_the_room_what_was_delivered_goes_first_and_the_rest_stays(house: House) -> None:
     for name in ("old", "fetched", "newer", "fetched-later"):
         house.send(name)
-        house.dispatcher.on_finished(house.prompt(name), (result(name, 100),))
+        house.dispatcher.on_finished(house.prompt(name), Results((result(name, 100),)))
         house.now += 1
     client = house.clients.obtain("client")
     for name in ("fetched", "fetched-later"):

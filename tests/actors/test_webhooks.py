@@ -26,7 +26,7 @@ from bridged.actors.callback import SigningKey, signature
 from bridged.actors.webhooks import AT_ONCE, PER_HOST, Webhooks
 from bridged.config import schema
 from bridged.errors import BadInput, BridgedError, QueueFull
-from bridged.model import Failure, Fault, JobState
+from bridged.model import Failure, Fault, JobState, Results
 from bridged.store.ledger import Change, DeliveryAdded, JobAdded, JobFacts, JobMoved
 from bridged.store.sqlite import SqliteLedger
 from tests.fakes.receiver import Call, Receiver
@@ -178,7 +178,7 @@ def test_a_success_and_its_delivery_are_written_together(pool: Pool) -> None:
     submit(pool)
     pool.now = 7.0
     made = outputs("j")
-    pool.dispatcher.on_finished(pool.prompt("j"), made)
+    pool.dispatcher.on_finished(pool.prompt("j"), Results(made))
     ((moved, added),) = ended_in(pool)
     assert moved.facts.state is JobState.SUCCEEDED
     assert (added.job_id, added.url, added.due_at) == ("j", "http://example.org/hook?token=1", 7.0)
@@ -195,6 +195,7 @@ def test_a_success_and_its_delivery_are_written_together(pool: Pool) -> None:
             {"name": o.name, "size": o.file.size, "content_type": o.file.content_type, "sha256": o.file.sha256}
             for o in made
         ],
+        "refused": [],
         "delivery_id": added.id,
     }
 
@@ -207,7 +208,7 @@ def test_so_is_every_other_end_once(pool: Pool) -> None:
     ((_, added),) = ended_in(pool)
     told = json.loads(added.body)
     assert (told["state"], told["reason"], told["fault"]) == ("failed", "on a: node 3 broke", "workflow")
-    assert not pool.dispatcher.on_finished(prompt, ())
+    assert not pool.dispatcher.on_finished(prompt, Results(()))
     assert not pool.dispatcher.on_revoked("j", "too late")
     assert len(ended_in(pool)) == 1
 

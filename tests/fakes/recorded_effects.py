@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bridged.actors.books import JobRecord
 from bridged.actors.dispatcher import Dispatcher
-from bridged.model import Attempt, Failure, Fault, Job, JobEvent, JobState, Output, StoredFile
+from bridged.model import Attempt, Failure, Fault, Job, JobEvent, JobState, Output, Results, StoredFile
 from bridged.store.ledger import Change, JobStarted
 
 CLASSES = frozenset({"LoadImage", "SaveImage"})
@@ -150,7 +150,7 @@ class Pool:
         return prompt_id
 
     def finish(self, job_id: str) -> bool:
-        return self.dispatcher.on_finished(self.prompt(job_id), outputs(job_id))
+        return self.dispatcher.on_finished(self.prompt(job_id), Results(outputs(job_id)))
 
     def fail(self, job_id: str, fault: Fault, message: str = "broken") -> str:
         """Reports that the job's attempt failed; returns the prompt_id it had."""

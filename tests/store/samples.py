@@ -18,6 +18,7 @@ from bridged.model import (
     Job,
     JobState,
     Output,
+    Refused,
     StoredFile,
     Upload,
 )
@@ -52,6 +53,8 @@ def full_job(name: str) -> Job:
         idempotency_key="a key",
         digest="cd" * 32,
         webhook="https://example.org/hook?x=1",
+        metadata="strip",
+        weight=2.5,
     )
 
 
@@ -65,6 +68,7 @@ FULL_FACTS = JobFacts(
     signature="5 RuntimeError",
     failure=Failure(Fault.HOST, "it was “hot”", "5 RuntimeError"),
     outputs=(OUTPUT, OUTPUT),
+    refused=(Refused("pattern-1234-2.png", "its end is “odd”"),),
     outputs_gone=True,
     was_started=True,
     ended_at=99.25,

@@ -144,6 +144,17 @@ def test_a_file_whose_tables_are_not_ours_cannot_be_loaded(path: Path) -> None:
     ledger.close()
 
 
+def test_a_job_from_before_it_could_say_what_becomes_of_metadata_keeps_it(path: Path) -> None:
+    ledger = opened(path)
+    ledger.write(JobAdded(job("j", metadata="strip")))
+    ledger._commit_here()
+    assert ledger._connection is not None
+    assert ledger.load().jobs[0].job.metadata == "strip"
+    ledger._connection.execute("UPDATE jobs SET spec = json_remove(spec, '$.metadata')")
+    assert ledger.load().jobs[0].job == job("j", metadata="keep")
+    ledger.close()
+
+
 def test_the_new_owner_takes_over_what_the_former_had(path: Path) -> None:
     former = opened(path)
     former.write(JobAdded(job("j")))
