@@ -10,7 +10,7 @@ import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -49,6 +49,7 @@ class Options(msgspec.Struct, frozen=True):
     on_disconnect: Disconnect | None = None
     max_runtime: float | None = None
     no_progress_timeout: float | None = None
+    metadata: Literal["keep", "strip"] | None = None
 
 
 class Workflow(msgspec.Struct, frozen=True):

@@ -32,6 +32,8 @@ from bridged.api.app import Services, create_app, hot_endpoints
 from bridged.api.connection import Connections
 from bridged.api.entrance import Entrance
 from bridged.api.server import listen, serve
+from bridged.api.tls import open_certificate
+from bridged.config import tls
 from bridged.config.diff import Diff
 from bridged.config.load import EMBEDDED_NAME
 from bridged.config.schema import Backend, Server, Settings
@@ -51,9 +53,11 @@ log = logging.getLogger(__name__)
 def check(folder: Path, environ: Mapping[str, str] | None = None) -> list[str]:
     """What is wrong with a configuration folder, one line each; empty where all is well."""
     try:
-        return list(load_all(folder, environ).problems)
+        loaded = load_all(folder, environ)
     except ConfigError as error:
         return [str(error)]
+    config = loaded.config
+    return [*loaded.problems, *tls.warnings(config.folder, config.settings.server, config.backends)]
 
 
 class _Effects:
@@ -121,6 +125,7 @@ class Daemon:
             raise ConfigError(open_to_all)
         for problem in loaded.problems:
             log.error("configuration: %s; it is left out", problem)
+        self._certificate = await trio.to_thread.run_sync(open_certificate, loaded.config)
         state_dir = loaded.config.state_dir
         lock = _lock(state_dir)
         try:
@@ -188,6 +193,7 @@ class Daemon:
             server,
             listener,
             limits,
+            certificate=self._certificate,
             stopping=self._stopping.wait,
             task_status=task_status,
         )
@@ -334,6 +340,8 @@ class Daemon:
                 if number == signal.SIGHUP:
                     notify.reloading()
                     await self.reloader.reload()
+                    if self._certificate is not None:
+                        await self._certificate.reload()
                     notify.ready()
                 elif self._stopping.is_set():
                     log.warning("stopping at once")
@@ -371,8 +379,12 @@ class Daemon:
                 {"alias": workflow.alias, "obstacles": obstacles(workflow.requires, snapshots)}
                 for workflow in loaded.catalogue.workflows.values()
             ],
-            "configuration": {"generation": loaded.generation, "errors": list(loaded.problems)},
+            "configuration": {"generation": loaded.generation, "errors": [*loaded.problems, *self._renewal_problem()]},
         }
+
+    def _renewal_problem(self) -> list[str]:
+        """What is wrong with new TLS files, while those before them are in use."""
+        return [self._certificate.problem] if self._certificate is not None and self._certificate.problem else []
 
     def _backend_status(self, snapshot: BackendSnapshot) -> dict[str, Any]:
         reason = self.dispatcher.backend_reason(snapshot.name)

@@ -168,6 +168,20 @@ class Output(msgspec.Struct, frozen=True):
     file: StoredFile
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """A result file that was not taken: `name` as clients would have seen it, and why not."""
+
+    name: str
+    reason: str
+
+
+class Results(msgspec.Struct, frozen=True):
+    """What a run left, in node order."""
+
+    outputs: tuple[Output, ...] = ()
+    refused: tuple[Refused, ...] = ()
+
+
 OUT_OF_MEMORY = "out of memory"
 """the `signature` of a failure for want of memory"""
 

@@ -26,7 +26,8 @@ from bridged.comfy import protocol
 from bridged.comfy.client import ComfyClient
 from bridged.comfy.eventsocket import EventSocket
 from bridged.config.schema import Backend, Settings
-from bridged.errors import BackendUnavailable
+from bridged.config.tls import ClientContexts
+from bridged.errors import BackendUnavailable, ConfigError
 from bridged.files.spool import Spool
 from bridged.model import Attempt, Job
 from bridged.nodedefs.parse import parse_classes
@@ -53,6 +54,8 @@ class Shared(msgspec.Struct, frozen=True):
     ssl_context: ssl.SSLContext
     client_id: str
     settings: Callable[[], Settings]
+    own_contexts: ClientContexts = msgspec.field(default_factory=ClientContexts)
+    """of the backends that have TLS files of their own; `ssl_context` is all others'"""
 
 
 class BackendActor:
@@ -60,14 +63,17 @@ class BackendActor:
 
     def __init__(self, config: Backend, shared: Shared, outage: Outage) -> None:
         self.name = config.name
+        self._config = config
         self._shared = shared
         self._dispatcher = shared.dispatcher
         self._client = ComfyClient(
             config.url,
             dict(config.headers),
             f"{shared.client_id}-{config.name}",  # its own: a renamed one's late close would take our events away
-            shared.ssl_context,
+            # Until its own files were read, nobody is trusted: it may be meant to be known by them alone.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if _has_tls_files(config) else shared.ssl_context,
         )
+        self._tls_problem = self._why_down = ""
         self._follows: dict[str, Follow] = {}
         self._control = Control(self._client, self.name)
         self._runner = Runner(
@@ -168,6 +174,7 @@ class BackendActor:
     async def run(self) -> None:
         """Until cancelled. May be run again after a crash: attempts are taken up where they were."""
         try:
+            await self._take_tls_files()
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._control.delete_histories)
@@ -190,12 +197,27 @@ class BackendActor:
     async def aclose(self) -> None:
         await self._client.aclose()
 
+    async def _take_tls_files(self) -> None:
+        """Its TLS files as they are now: a renewed certificate is used from the next connection on."""
+        if not _has_tls_files(self._config):
+            return
+        problem = ""
+        try:
+            context = await trio.to_thread.run_sync(self._shared.own_contexts.get, self._config)
+            await self._client.use(context)
+        except ConfigError as error:
+            problem = str(error)
+            if problem != self._tls_problem:
+                log.error("%s; what was read before stays in use", problem)
+        self._tls_problem = problem
+
     async def _stay_connected(self) -> None:
         delay = FIRST_RETRY
         while True:
             connected_at = trio.current_time()
             refused = False
             try:
+                await self._take_tls_files()
                 async with self._client.events() as socket:
                     self._socket = socket
                     reason = await self._converse(socket)
@@ -206,6 +228,9 @@ class BackendActor:
             if self._health.on_down(now):
                 log.warning("backend %s is down: %s", self.name, reason)
                 delay = FIRST_RETRY
+            elif reason != self._why_down:
+                log.warning("backend %s is not up: %s", self.name, reason)
+            self._why_down = reason
             for follow in self._follows.values():
                 follow.gap = follow.gap or not follow.ended.is_set()
             self._dispatcher.on_backend_down(self.name, reason)
@@ -252,6 +277,7 @@ class BackendActor:
             self._nursery.start_soon(self._control.revoke_orphans)
         if seconds:
             await self._serve_probation(seconds)
+        self._why_down = ""
         log.info("backend %s is up: %d node classes", self.name, len(classes.names))
         self._dispatcher.on_backend_up(self.name, classes.names, self._foreign)
 
@@ -446,3 +472,7 @@ class BackendActor:
         follow.to_withdraw = False
         if not follow.ended.is_set():
             self._dispatcher.on_withdraw_refused(follow.prompt_id)
+
+
+def _has_tls_files(config: Backend) -> bool:
+    return bool(config.tls_ca or config.tls_cert)

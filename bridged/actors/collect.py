@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator
 from typing import Any, Self
@@ -12,10 +13,12 @@ from bridged.actors.attempt import Follow
 from bridged.comfy.client import ComfyClient
 from bridged.comfy.protocol import RemoteFile, files_of
 from bridged.config.schema import Files
-from bridged.errors import AttemptFailed, BackendUnavailable, FileRefused
+from bridged.errors import AttemptFailed, BackendUnavailable, BridgedError, FileRefused, ScannerAway, TooLarge
 from bridged.files.names import extension_of
 from bridged.files.spool import Spool
-from bridged.model import Fault, Output
+from bridged.model import Fault, Output, Refused, Results
+
+log = logging.getLogger(__name__)
 
 HISTORY_DEADLINE = 10.0
 """seconds for the history entry to appear: `execution_success` comes before it is stored (ComfyUI 0.3.64)"""
@@ -37,12 +40,13 @@ async def collect(
     settings: Files,
     from_history: bool,
     patience: float,
-) -> tuple[Output, ...]:
+) -> Results:
     """Fetches everything the prompt saved (or, where it saved nothing, its previews), checked, in node order.
 
     `from_history`: the events do not tell them all. The job is done: a backend that does not answer now is asked again
     for `patience` seconds.
-    Raises AttemptFailed, BackendUnavailable, FileRefused, TooLarge, OutOfSpace; then nothing is left in the spool.
+    A file that is not acceptable is left out, with the reason; where none is, there is no result.
+    Raises AttemptFailed, BackendUnavailable, FileRefused, OutOfSpace; then nothing is left in the spool.
     """
     job = follow.job
     give_up_at = trio.current_time() + patience
@@ -58,12 +62,14 @@ async def collect(
     try:
         for number, file in enumerate(wanted, 1):
             await download.take(file, f"{_stem(job.alias)}-{job.id[:8]}-{number}{extension_of(file.filename)}")
+        if download.refused and not download.outputs:
+            raise FileRefused("; ".join(refused.reason for refused in download.refused)[:2000])
         complete = True
     finally:
         if not complete:
             with trio.move_on_after(5, shield=True):
                 await spool.discard(*(output.file for output in download.outputs))
-    return tuple(download.outputs)
+    return Results(tuple(download.outputs), tuple(download.refused))
 
 
 def _stem(alias: str) -> str:
@@ -126,6 +132,7 @@ class _Download:
         self._settings = settings
         self._give_up_at = give_up_at
         self.outputs: list[Output] = []
+        self.refused: list[Refused] = []
 
     async def take(self, file: RemoteFile, name: str) -> None:
         begun, pause = 0, 0.1
@@ -138,7 +145,11 @@ class _Download:
                         message = f"it does not give a result file (HTTP status {response.status})"
                         raise AttemptFailed(message, Fault.HOST)
                     stored = await self._spool.receive(
-                        "results", name, _Heard(self._follow, chunks), limit=self._limit, rules=self._settings
+                        *("results", name, _Heard(self._follow, chunks)),
+                        limit=self._limit,
+                        rules=self._settings,
+                        strip=self._follow.job.metadata == "strip",
+                        patience=self._give_up_at - trio.current_time(),
                     )
                     # Noted before the connection is left, where being cancelled would lose sight of the file.
                     self.outputs.append(Output(name, stored))
@@ -146,9 +157,15 @@ class _Download:
             except FileRefused as error:
                 # An error page in place of a picture: the file may be sound, and another try, or another PC, gives it.
                 if error.kind not in NO_RESULT:
-                    raise
+                    self._refuse(name, error)
+                    return
                 if begun >= TRIES:
                     raise AttemptFailed(f"a result is not what it should be: {error}", Fault.HOST) from error
+            except TooLarge as error:
+                self._refuse(name, error)
+                return
+            except ScannerAway as error:
+                raise AttemptFailed(str(error), Fault.POLICY) from error
             except BackendUnavailable:
                 if len(self.outputs) > count:
                     return
@@ -156,6 +173,11 @@ class _Download:
                     raise
             await trio.sleep(pause)
             pause = min(pause * 2, 2.0)
+
+
+    def _refuse(self, name: str, error: BridgedError) -> None:
+        log.warning("job %s: a result was refused: %s", self._follow.job.id, error)
+        self.refused.append(Refused(name, str(error)))
 
 
 def _node_order(node: str) -> tuple[int, str]:

@@ -51,7 +51,7 @@ def load_all(folder: Path, environ: Mapping[str, str] | None = None, previous: L
             entry.fn,
             entry.description,
             entry.thumbnail,
-            catalogue.Options(entry.on_disconnect, entry.max_runtime, entry.no_progress_timeout),
+            catalogue.Options(entry.on_disconnect, entry.max_runtime, entry.no_progress_timeout, entry.metadata),
         )
         for entry in config.aliases
     ]

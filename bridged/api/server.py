@@ -13,6 +13,7 @@ from hypercorn.trio import serve as hypercorn_serve
 
 from bridged.api.connection import KEEP_ALIVE, Connection, Connections, ServerConfig
 from bridged.api.entrance import Entrance
+from bridged.api.tls import Certificate
 from bridged.config.schema import Server
 from bridged.errors import ConfigError
 
@@ -61,6 +62,7 @@ async def serve(
     listener: socket.socket,
     connections: Connections,
     *,
+    certificate: Certificate | None = None,
     stopping: Callable[[], Awaitable[object]],
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -70,6 +72,7 @@ async def serve(
     """
     config = ServerConfig()
     config.connections = connections
+    config.tls = certificate.context if certificate is not None else None
     config.bind = [f"fd://{listener.detach()}"]
     config.graceful_timeout = server.shutdown_budget / 3
     config.keep_alive_timeout = KEEP_ALIVE
@@ -85,6 +88,8 @@ async def serve(
     whole: Any = app
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end, connections, stopping, config.graceful_timeout)
+        if certificate is not None:
+            nursery.start_soon(certificate.run)
         await hypercorn_serve(whole, config, shutdown_trigger=shutdown_trigger, task_status=task_status)
         nursery.cancel_scope.cancel()  # nothing is left to cut
 

@@ -6,6 +6,7 @@ No Origin or Sec-Fetch-Site header is ever sent: 2026 versions refuse cross-site
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -17,7 +18,7 @@ import httpx
 import msgspec
 import trio
 
-from bridged.comfy import protocol
+from bridged.comfy import protocol, tls
 from bridged.comfy.eventsocket import EventSocket
 from bridged.comfy.hotpath import HotPath, Response
 from bridged.comfy.protocol import PromptAnswer, PromptRefusal, QueueView, RemoteFile, UploadAnswer
@@ -26,6 +27,9 @@ from bridged.model import Fault, Graph
 
 CONTROL_TIMEOUT = 5.0
 """seconds; a ComfyUI answers these in milliseconds, even while it runs a prompt"""
+
+OPEN_TIMEOUT = 10.0
+"""seconds for a connection of the event socket, and for the handshakes on it"""
 
 MAX_ANSWER = 64_000_000
 """bytes of the answer to a control call; node definitions are the largest, several MB in practice"""
@@ -47,6 +51,7 @@ class ComfyClient:
         self.client_id = client_id
         self._headers = headers
         self._ssl = ssl_context
+        self._address = _address_in_text(self.url)
         self._hot = HotPath(self.url, headers, ssl_context)
         self._control_limit = trio.CapacityLimiter(MAX_IN_FLIGHT)
         self._http = self._new_http()
@@ -56,10 +61,23 @@ class ComfyClient:
             base_url=self.url,
             headers={**self._headers, "Accept-Encoding": "identity"},
             verify=self._ssl,
+            follow_redirects=False,  # a PC does not choose whom we speak to
             timeout=httpx.Timeout(CONTROL_TIMEOUT, pool=CONTROL_TIMEOUT),
             limits=httpx.Limits(max_connections=10, max_keepalive_connections=4),
             trust_env=False,
         )
+
+    def without_address(self, text: str) -> str:
+        """A text of the backend's own making, in which its address may stand, for people who must not learn it."""
+        return self._address.sub("its address", text)
+
+    async def use(self, ssl_context: ssl.SSLContext) -> None:
+        """From now on connections are made with this context."""
+        if ssl_context is not self._ssl:
+            old, self._ssl = self._http, ssl_context
+            self._http = self._new_http()
+            await self._hot.use(ssl_context)
+            await old.aclose()
 
     async def aclose(self) -> None:
         await self._hot.aclose()
@@ -140,7 +158,7 @@ class ComfyClient:
         """Sends an encoded multipart body to /upload/image. Raises AttemptFailed (refused), BackendUnavailable."""
         headers = {"Content-Type": content_type, "Content-Length": str(length)}
         async with aclosing(body):
-            response = await self._request("POST", "/upload/image", content=body, headers=headers, timeout=60.0)
+            response = await self._request("POST", "/upload/image", _Body(body), headers, timeout=60.0)
         if response.status_code != 200:
             raise AttemptFailed(f"it refuses an input file (HTTP status {response.status_code})", Fault.HOST)
         try:
@@ -155,24 +173,41 @@ class ComfyClient:
         return response.content
 
     async def _post(self, path: str, body: Any) -> None:
-        response = await self._request("POST", path, json=body)
+        content = msgspec.json.encode(body)
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        response = await self._request("POST", path, _Body(_Once(content)), headers)
         if response.status_code != 200:
             raise BackendUnavailable(f"it answers {path} with HTTP status {response.status_code}")
 
-    async def _request(self, method: str, path: str, timeout: float = CONTROL_TIMEOUT, **more: Any) -> httpx.Response:
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: httpx.AsyncByteStream | None = None,
+        headers: dict[str, str] | None = None,
+        timeout: float = CONTROL_TIMEOUT,
+    ) -> httpx.Response:
         """One call with its whole answer, of at most MAX_ANSWER bytes, within 4 x `timeout` (s) in all."""
+        request = self._http.build_request(method, path, headers=headers, timeout=timeout)
+        if body is not None:
+            request.stream = body
         try:
             async with self._control_limit:
                 with trio.fail_after(4 * timeout):
-                    async with self._http.stream(method, path, timeout=timeout, **more) as response:
+                    response = await self._http.send(request, stream=True)
+                    try:
                         return await _bounded(response)
+                    finally:
+                        with trio.move_on_after(1, shield=True):
+                            await response.aclose()
         except httpx.PoolTimeout as error:
             old, self._http = self._http, self._new_http()
             await old.aclose()
             raise BackendUnavailable("too many control calls wait for it") from error
         except (httpx.HTTPError, trio.TooSlowError) as error:
-            text = f"it does not answer ({type(error).__name__})"
-            raise BackendUnavailable(text, refused=_is_refusal(error)) from error
+            text = tls.trouble(error) or f"it does not answer ({type(error).__name__})"
+            # What Trio and httpx say of it has the address in it; with a cause it would stand in every traceback.
+            raise BackendUnavailable(text, refused=_is_refusal(error)) from None
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -186,19 +221,19 @@ class ComfyClient:
         secure = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
         try:
-            with trio.fail_after(10):
+            with trio.fail_after(OPEN_TIMEOUT):
                 tcp = await trio.open_tcp_stream(host, port)
         except (OSError, trio.TooSlowError) as error:
             refused = _is_refusal(error)
             text = "it refuses connections" if refused else f"it cannot be reached ({type(error).__name__})"
-            raise BackendUnavailable(text, refused=refused) from error
+            raise BackendUnavailable(text, refused=refused) from None
         _detect_dead_peer(tcp)
         stream = trio.SSLStream(tcp, self._ssl, server_hostname=host) if secure else tcp
         try:
             socket = EventSocket(stream)
             target = f"{parts.path}/ws?{urlencode({'clientId': self.client_id})}"
             try:
-                with trio.fail_after(10):
+                with trio.fail_after(OPEN_TIMEOUT):
                     await socket.open(parts.netloc, target, self._headers, protocol.HELLO)
             except trio.TooSlowError as error:
                 raise BackendUnavailable("its event socket does not open in time") from error
@@ -211,12 +246,49 @@ class ComfyClient:
             await trio.aclose_forcefully(stream)
 
 
+def _address_in_text(url: str) -> re.Pattern[str]:
+    """What a backend's address looks like in a text: its host, with or without scheme and port. A host of one word
+    ("studio") may be an ordinary word: only with one of them, then."""
+    host = re.escape(urlsplit(url).hostname or "")
+    scheme, port = r"(?:https?|wss?)://", r":[0-9]{1,5}"
+    named = rf"(?<![\w.-])\[?{host}\]?(?![\w-])"
+    if "." in host or ":" in host:
+        return re.compile(f"(?:{scheme})?{named}(?:{port})?", re.IGNORECASE)
+    return re.compile(f"{scheme}{named}(?:{port})?|{named}{port}", re.IGNORECASE)
+
+
 def _is_refusal(error: BaseException) -> bool:
     """Whether every address of it refused the connection: its PC answers, and nothing listens there."""
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_refusal, error.exceptions))
     cause = error.__cause__ or error.__context__
     return isinstance(error, ConnectionRefusedError) or (cause is not None and _is_refusal(cause))
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request's body. httpx's own ones are asynchronous generators, which a cancelled request leaves for the garbage
+    collector to complain of."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
+
+
+class _Once:
+    """An asynchronous iterator of one block."""
+
+    def __init__(self, block: bytes) -> None:
+        self._blocks = [block]
+
+    def __aiter__(self) -> _Once:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._blocks:
+            raise StopAsyncIteration
+        return self._blocks.pop()
 
 
 async def _bounded(response: httpx.Response) -> httpx.Response:

@@ -25,6 +25,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import ProtocolError
 
+from bridged.comfy import tls
 from bridged.errors import BackendUnavailable
 
 READ = 64 * 1024
@@ -52,16 +53,17 @@ class EventSocket:
                         await self._send(self._ws.send(TextMessage(data=hello)))
                         return
                     if isinstance(event, RejectConnection):
-                        status = event.status_code
-                        raise BackendUnavailable(f"it is no ComfyUI: it answers /ws with HTTP status {status}")
+                        raise BackendUnavailable(_rejection(event.status_code))
                     if isinstance(event, RejectData | CloseConnection):
                         raise BackendUnavailable("it closed its event socket at once")
                 if not await self._receive():
                     raise BackendUnavailable("it closed its event socket at once")
-        except ProtocolError as error:
-            raise BackendUnavailable(f"its event socket does not open ({error})") from error
+        except ProtocolError:
+            # What the parser says of it repeats what came, which may be anything.
+            raise BackendUnavailable("its event socket does not open: its answer is no WebSocket's") from None
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise BackendUnavailable(f"its event socket does not open ({type(error).__name__})") from error
+            text = tls.trouble(error) or f"its event socket does not open ({type(error).__name__})"
+            raise BackendUnavailable(text) from error
 
     async def messages(self) -> AsyncGenerator[str | bytes, None]:
         """Every whole message, until the connection ends, whoever ends it and however."""
@@ -119,3 +121,12 @@ class EventSocket:
     async def _send(self, data: bytes) -> None:
         async with self._sending:
             await self._stream.send_all(data)
+
+
+def _rejection(status: int) -> str:
+    text = f"it answers /ws with HTTP status {status}"
+    if status in (401, 403):
+        return f"{text}: it wants a login; give it as `headers`, or as `tls_cert` and `tls_key`"
+    if 300 <= status < 400:
+        return f"{text}: it redirects, which is not followed; give the address it leads to as `url`"
+    return f"it is no ComfyUI: {text}"

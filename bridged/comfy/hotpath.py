@@ -24,6 +24,7 @@ import httptools
 import msgspec
 import trio
 
+from bridged.comfy import tls
 from bridged.errors import BackendUnavailable
 
 READ = 64 * 1024
@@ -53,7 +54,7 @@ class _Refused(Exception):
 
 
 def _failed(error: Exception) -> BackendUnavailable:
-    return BackendUnavailable(f"the connection failed ({type(error).__name__})")
+    return BackendUnavailable(tls.trouble(error) or f"the connection failed ({type(error).__name__})")
 
 
 class _Transport(trio.abc.Stream):
@@ -375,7 +376,7 @@ class HotPath:
             try:
                 return await self._open()
             except NETWORK_ERRORS as error:
-                raise _failed(error) from error
+                raise _failed(error) from None  # the cause's text has the address in it
         raise BackendUnavailable("it did not answer in time")
 
     async def _open(self) -> _Connection:
@@ -401,6 +402,13 @@ class HotPath:
         else:
             connection.close()
 
+    async def use(self, ssl_context: ssl.SSLContext) -> None:
+        """From now on connections are made with this context."""
+        if self._tls is not None:
+            self._tls = ssl_context
+            await self.aclose()
+
     async def aclose(self) -> None:
+        """Closes the connections that nobody uses."""
         while self._idle:
             self._idle.pop().close()

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from bridged.config import tls
 from bridged.config.schema import AliasEntry, Backend, BackendsFile, ClientKey, ClientsFile, Config, Server, Settings
 from bridged.errors import ConfigError
 
@@ -63,6 +64,13 @@ def load(
             return before
 
     settings = part(lambda: read_settings(folder, environ), previous.settings if previous else None)
+    if previous is None or previous.settings.server != settings.server:
+        try:  # while it runs, `api.tls` looks after the files that are in use
+            tls.check_server(folder, settings.server)
+        except ConfigError as error:
+            if previous is None:
+                raise
+            problems.append(str(error))
     backends = part(lambda: read_backends(folder, environ), previous.backends if previous else None)
     clients = part(lambda: read_clients(folder), previous.clients if previous else None)
     workflows_dir = part(lambda: _workflows_dir(folder, settings), previous.workflows_dir if previous else None)
@@ -144,6 +152,8 @@ def read_backends(folder: Path, environ: Mapping[str, str]) -> tuple[Backend, ..
             if name.lower() in FRAMING:
                 raise ConfigError(f"{where}.headers: {name!r} is the service's to set: it says where a request ends")
         seen.add(backend.name)
+        ca, cert, key = tls.with_files(where, folder, backend)
+        backends[index] = msgspec.structs.replace(backend, tls_ca=ca, tls_cert=cert, tls_key=key)
     return tuple(backends)
 
 
