@@ -129,7 +129,7 @@ async def proxied() -> AsyncIterator[Server]:
 
 async def measure(args: argparse.Namespace) -> None:
     rows = []
-    settings = "[limits]\nuploads_per_client = 1e6\n[files]\nupload_max_size = 120\nupload_ttl = 1\n"
+    settings = "[limits]\nuploads_per_key = 1e6\n[files]\nupload_max_size = 120\nupload_ttl = 1\n"
     async with daemon([], settings=settings) as service, proxied() as nginx:
         for name, (filename, content, times) in files().items():
             took: dict[str, list[float]] = {"bridged": [], "nginx": []}

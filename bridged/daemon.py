@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,15 @@ from bridged.store.ledger import Change, DeliveryAdded, Ledger
 from bridged.store.sqlite import SqliteLedger
 
 log = logging.getLogger(__name__)
+
+
+MANY = 65536
+"""open files that are always enough"""
+
+KEPT_FILES = 256
+"""open files that are not for clients' connections: PCs, files, the ledger"""
+
+KEY_WITHDRAWN = "its API key was withdrawn"
 
 
 def check(folder: Path, environ: Mapping[str, str] | None = None) -> list[str]:
@@ -163,6 +173,7 @@ class Daemon:
                 root.start_soon(self._core, child)
             root.start_soon(self._prepare_stop, root, budget)
             urls: list[str] = await root.start(self._serve, loaded.config.settings.server, listener, root)
+            self._revoke_strangers()
             notify.ready()
             root.start_soon(notify.watchdog)
             log.info("bridged %s listens on %s", __version__, ", ".join(urls))
@@ -187,7 +198,12 @@ class Daemon:
         task_status: trio.TaskStatus[list[str]],
     ) -> None:
         """The HTTP side; when it has ended, so has everything."""
-        limits = Connections(lambda: self._settings().limits, self._gate.is_proxy, server.stalled_client_timeout)
+        limits = Connections(
+            lambda: self._settings().limits,
+            self._gate.is_proxy,
+            server.stalled_client_timeout,
+            max(16, _open_files() - KEPT_FILES),
+        )
         await serve(
             Entrance(self._app, self._hot, self._gate, server.stalled_client_timeout),
             server,
@@ -291,11 +307,17 @@ class Daemon:
         self.dispatcher.prefetch = settings.jobs.prefetch
         for name in (*[b.name for b in changes.added], *changes.removed):
             log.info("configuration: backend %s %s", name, "removed" if name in changes.removed else "added")
-        self._apply_backends()
         self._gate.end_withdrawn()
         for owner in changes.withdrawn:
             log.info("configuration: client %s removed", owner)
-            self.clients.revoke_owner(owner, "its API key was withdrawn")
+            self.clients.revoke_owner(owner, KEY_WITHDRAWN)
+        self._apply_backends()
+
+    def _revoke_strangers(self) -> None:
+        """Jobs of an earlier run whose owner's key was withdrawn since."""
+        known = {client.name for client in self.reloader.current.config.clients} | {""}
+        for owner in {record.job.owner for record in self.dispatcher.jobs.values()} - known:
+            self.clients.revoke_owner(owner, KEY_WITHDRAWN)
 
     def _apply_backends(self) -> None:
         self._worker_changed.set()
@@ -408,6 +430,16 @@ class Daemon:
             "completed": self.dispatcher.completed_on(snapshot.name),
             "node_classes": len(snapshot.classes) if snapshot.classes is not None else None,
         }
+
+
+def _open_files() -> int:
+    """How many files the process may have open, after making it as many as it is allowed to."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard > MANY:
+        hard = max(MANY, soft)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _lock(state_dir: Path) -> int:

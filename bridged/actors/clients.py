@@ -11,7 +11,7 @@ import base64
 import hmac
 import secrets
 from bisect import insort
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +26,10 @@ from bridged.config.schema import Jobs
 from bridged.errors import BadRequest, TooMany
 from bridged.model import Grace, JobEvent, JobState, Output, StoredFile, Upload, owner_of
 from bridged.store.ledger import ClientConnected, Ledger, ResultFetched, Saved, UploadAdded, UploadsForgotten
+
+
+FORGET = 60.0
+"""seconds that a client without a job, of whom nothing is heard, stays known"""
 
 
 class Session:
@@ -182,6 +186,8 @@ class Clients:
         """bytes of results that are kept"""
         self._clients: dict[str, Client] = {}
         self._uploads: dict[str, Upload] = {}
+        self._arriving: Counter[str] = Counter()
+        """owner -> bytes of uploads that are under way"""
         self._stopping = False
 
     def get(self, client_id: str) -> Client | None:
@@ -383,11 +389,21 @@ class Clients:
         self._ledger.write(UploadAdded(upload))
         return upload
 
-    def refuse_upload(self, client_id: str, most: float) -> None:
-        """Raises TooMany: files of more than `most` bytes of this client wait to be used already."""
-        waiting = sum(upload.file.size for upload in self._uploads.values() if upload.client_id == client_id)
-        if waiting >= most:
+    @contextmanager
+    def room_for_upload(self, client_id: str, size: int, most: float) -> Iterator[None]:
+        """Around `size` bytes that arrive. Raises TooMany: with them more than `most` bytes of this owner's would wait
+        to be used."""
+        owner = owner_of(client_id)
+        waiting = sum(u.file.size for u in self._uploads.values() if owner_of(u.client_id) == owner)
+        if waiting + self._arriving[owner] + size > most:
             raise TooMany(f"{waiting / 1e6:.0f} MB of your uploads wait to be used already; they expire by and by", 60)
+        self._arriving[owner] += size
+        try:
+            yield
+        finally:
+            self._arriving[owner] -= size
+            if not self._arriving[owner]:
+                del self._arriving[owner]
 
     def resolve(self, client_id: str, token: str) -> StoredFile:
         """The client's own upload. Raises BadRequest: unknown, expired, or somebody else's (told apart to nobody)."""
@@ -416,7 +432,7 @@ class Clients:
                     files += self._drop(outputs)
                     self._dispatcher.drop_outputs(job_id)
         for client_id, client in list(self._clients.items()):
-            if not client.jobs and client.session is None and client.last_seen + result_ttl <= now:
+            if not client.jobs and client.session is None and client.last_seen + min(result_ttl, FORGET) <= now:
                 del self._clients[client_id]
         return files
 

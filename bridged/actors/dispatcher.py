@@ -101,6 +101,15 @@ class Dispatcher:
     def open_jobs(self) -> int:
         return len(self._queue) + sum(1 for _, entry in self._on_backend.values() if self._is_open(entry))
 
+    def is_full_for(self, owner: str, most: int) -> bool:
+        """Whether `most` jobs wait. An owner with less than its share of them may still add one, up to a tenth more in
+        all: one who fills the queue shuts nobody else out."""
+        waiting = len(self._queue)
+        if waiting < most:
+            return False
+        mine = self._queue.of_owner(owner)
+        return waiting >= most * 1.1 or mine >= most / (self._queue.owners() + (not mine))
+
     def open_jobs_of(self, owner: str) -> int:
         on_backends = sum(1 for _, e in self._on_backend.values() if self._is_open(e) and e.record.job.owner == owner)
         return self._queue.of_owner(owner) + on_backends

@@ -85,7 +85,7 @@ class Intake:
         job = self._job(client_id, alias, values, key, digest, webhook, weight)
         self._dispatcher.refuse_if_impossible(job)
         max_queued = self._current()[1].jobs.max_queued
-        if self._dispatcher.queued() >= max_queued:
+        if self._dispatcher.is_full_for(job.owner, max_queued):
             raise QueueFull(f"{max_queued} jobs are waiting already; try again later")
         owner = owner_of(client_id)
         if max_jobs and self._dispatcher.open_jobs_of(owner) >= max_jobs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -27,12 +28,15 @@ from bridged.config.schema import ClientKey, Config
 from bridged.errors import BadRequest, Forbidden, TooMany, Unauthorized
 from bridged.model import own
 
-FORWARDING = frozenset(
-    {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via"}
+FORWARDING = re.compile(
+    rb"via|forwarded(-for)?|x-real-ip|(true-|x-|x-cluster-|fastly-|fly-|x-azure-)?client-?ip|fly-.*|"
+    rb"(x-forwarded|x-original|x-envoy|x-azure|x-proxy|cf-|cdn-|fastly-).*"
 )
-"""a request with one of these came through a proxy"""
+"""names of headers that say of a request that it came through a proxy; `_` read as `-`"""
 
-READ = FORWARDING | {b"host", b"origin", b"authorization", b"sec-fetch-site", b"sec-fetch-mode"}
+READ = frozenset(
+    {b"host", b"origin", b"authorization", b"sec-fetch-site", b"sec-fetch-mode", b"x-forwarded-for"}
+)
 
 ANONYMOUS_SCOPES = frozenset({"submit", "admin", "raw"})
 """of a caller without a key, who is let in only while there is none"""
@@ -135,7 +139,7 @@ class Gate:
             if rules.hosts:
                 self._check_host(host, rules)
         else:
-            remote = not FORWARDING.isdisjoint(headers) or not is_loopback(peer) or not is_local_name(host)
+            remote = _was_forwarded(scope) or not is_loopback(peer) or not is_local_name(host)
             if rules.config.settings.access.allow_anonymous:
                 self._check_host(host, rules)
             elif remote:
@@ -145,7 +149,8 @@ class Gate:
         return caller
 
     def submitting(self, caller: Caller, alias: str) -> None:
-        """Raises Forbidden (not this workflow), TooMany."""
+        """Raises Forbidden (not this workflow), TooMany, Unauthorized."""
+        self.check_still(caller)
         caller.need_alias(alias)
         key = self._rules.keys.get(caller.digest)
         if key is not None:
@@ -153,6 +158,14 @@ class Gate:
         else:
             limit = self._rules.config.settings.limits.submissions_per_minute
             self._submissions.take(network_of(caller.address), limit, ANONYMOUS_BURST, "submissions")
+
+    def check_still(self, caller: Caller) -> None:
+        """Raises Unauthorized: its key was withdrawn since it was let in, or keys have come: a body may take long."""
+        known = self._rules.keys.get(caller.digest)
+        if caller.digest and (known is None or known.name != caller.name):
+            raise Unauthorized(WRONG_KEY)
+        if not caller.digest and self._rules.keys:
+            raise Unauthorized(NO_KEY)
 
     def _address(self, peer: str, headers: dict[bytes, list[bytes]]) -> str:
         """The client's own: the last address that a trusted proxy saw and that is not one of them."""
@@ -192,10 +205,9 @@ class Gate:
 
     def _known(self, scope: Any, headers: dict[bytes, list[bytes]], address: str, rules: _Rules) -> Caller:
         given = _one(headers, b"authorization")
-        if given:
-            kind, _, key = given.partition(" ")
-            key = key.strip() if kind.lower() == "bearer" else ""
-        else:
+        kind, _, key = given.partition(" ")
+        key = key.strip() if kind.lower() == "bearer" else ""
+        if kind.lower() != "bearer" and (not given or scope["type"] == "websocket"):  # another login is a proxy's
             key = parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[0]
             if key and scope["type"] != "websocket":
                 raise BadRequest("send the key as `Authorization: Bearer KEY`: an address ends up in logs")
@@ -228,8 +240,9 @@ class Gate:
 
     @contextmanager
     def visit(self, caller: Caller) -> Iterator[Visit]:
-        """Around a WebSocket's life. Raises TooMany."""
-        place = network_of(caller.address)
+        """Around a WebSocket's life. Raises TooMany, Unauthorized."""
+        self.check_still(caller)
+        place = f"{caller.name} {network_of(caller.address)}"  # of each key: a fleet may share one address
         most = self._rules.config.settings.limits.sessions_per_address
         if self._visits_of[place] >= most:
             raise TooMany(f"too many WebSockets from this address: at most {most}; close some", 10)
@@ -246,24 +259,39 @@ class Gate:
 
     def end_withdrawn(self) -> None:
         """The configuration changed: ends the WebSockets of those who would not be let in any more."""
-        keys = self._rules.keys
         for visit in list(self._visits):
-            caller = visit.caller
-            known = keys.get(caller.digest)
-            if (known is None or known.name != caller.name) if caller.digest else bool(keys):
-                visit.end()
+            try:
+                self.check_still(visit.caller)
+            except Unauthorized:
+                visit.withdraw()
 
 
 class Visit:
-    """One WebSocket of a caller; `end` is called where its key is withdrawn."""
+    """One WebSocket of a caller."""
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
-        self.end: Callable[[], object] = _nothing
+        self._withdrawn = False
+        self._end: Callable[[], object] | None = None
+
+    def on_withdrawn(self, end: Callable[[], object]) -> None:
+        """`end` is called once its key is withdrawn: at once, where it was already."""
+        self._end = end
+        if self._withdrawn:
+            end()
+
+    def withdraw(self) -> None:
+        self._withdrawn = True
+        if self._end is not None:
+            self._end()
 
 
-def _nothing() -> None:
-    pass
+def _was_forwarded(scope: Any) -> bool:
+    """Whether a proxy had a part in it. nginx adds nothing by itself, but speaks HTTP/1.0, which no client of ours
+    does."""
+    if scope["http_version"] == "1.0":
+        return True
+    return any(FORWARDING.fullmatch(name.replace(b"_", b"-")) for name, _ in scope["headers"])
 
 
 def scope_needed(path: str) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import ipaddress
 import logging
 import math
+import select
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
@@ -22,10 +22,13 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.worker_context import EventWrapper
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
+from wsproto.events import Message
 
 from bridged.config.schema import Limits
 
@@ -37,6 +40,15 @@ KEEP_ALIVE = 75.0
 LINGER = 1.0
 """seconds to read on after a refusal: a client that still sends would otherwise see a reset, not why"""
 
+MOST_REFUSED = 64
+"""connections at once that are told why they are refused"""
+
+PIECE = 64 * 1024
+"""bytes that are sent at a time, each with its own patience"""
+
+PAUSE = 0.5
+"""seconds between two looks whether a client that sent its next request already is still there"""
+
 TOO_SLOW = b'{"detail":"the request took too long to arrive; send it again, or over a faster line"}'
 TOO_MANY = b'{"detail":"too many connections from this address; close some, or try again later"}'
 
@@ -45,46 +57,79 @@ class Connections:
     """The open connections of one server: how many there may be, and their end.
 
     `exempt` says of an address that it is a proxy of ours, behind which many clients are. A `stalled` client (s) is one
-    that takes nothing of what it is sent.
+    that takes nothing of what it is sent. `most` is what the process can have open.
     """
 
-    def __init__(self, limits: Callable[[], Limits], exempt: Callable[[str], bool], stalled: float) -> None:
+    def __init__(
+        self, limits: Callable[[], Limits], exempt: Callable[[str], bool], stalled: float, most: float = math.inf
+    ) -> None:
         self.limits = limits
         self.stalled = stalled
         self.stopping = False
         self._exempt = exempt
-        self._open: set[Connection] = set()
-        self._of_address: Counter[str] = Counter()
+        self._most = most
+        self._open: dict[str, set[Connection]] = {}
+        """address -> its connections"""
+        self._count = 0
+        self._refused = 0
 
     def __len__(self) -> int:
-        return len(self._open)
+        return self._count
 
     @contextmanager
     def holding(self, connection: Connection, host: str) -> Iterator[bool]:
-        """Counts a connection while it lasts. Gives False where it is one too many."""
-        limits, address = self.limits(), network_of(host)
-        self._open.add(connection)
-        self._of_address[address] += 1
+        """Counts a connection while it lasts. Gives False, and does not count it, where it is one too many."""
+        address = network_of(host)
+        if not self._has_room(host, address):
+            yield False
+            return
+        self._open.setdefault(address, set()).add(connection)
+        self._count += 1
         try:
-            within = self._of_address[address] <= limits.connections_per_address or self._exempt(host)
-            yield within and len(self._open) <= limits.connections
+            yield True
         finally:
-            self._open.discard(connection)
-            self._of_address[address] -= 1
-            if not self._of_address[address]:
-                del self._of_address[address]
+            self._count -= 1
+            self._open[address].discard(connection)
+            if not self._open[address]:
+                del self._open[address]
+
+    def _has_room(self, host: str, address: str) -> bool:
+        limits = self.limits()
+        held = len(self._open.get(address, ()))
+        if held >= limits.connections_per_address and not self._exempt(host):
+            return False
+        if self._count < min(limits.connections, self._most):
+            return True
+        # Full: whoever has most gives up one that it does not use, so that a few addresses cannot keep all others out.
+        fullest = max(self._open.values(), key=len)
+        idle = next((each for each in fullest if each.is_idle()), None) if len(fullest) > held + 1 else None
+        if idle is not None:
+            idle.cut()
+        return idle is not None
+
+    @contextmanager
+    def refusing(self) -> Iterator[bool]:
+        """Around telling one that it is one too many. False: so many are being told that this one is just closed."""
+        self._refused += 1
+        try:
+            yield self._refused <= MOST_REFUSED
+        finally:
+            self._refused -= 1
+
+    def _all(self) -> list[Connection]:
+        return [connection for connections in self._open.values() for connection in connections]
 
     def stop(self) -> None:
         """The server stops: connections without a request end now, the others after theirs."""
         self.stopping = True
-        for connection in list(self._open):
+        for connection in self._all():
             connection.end_if_idle()
 
     def cut(self) -> int:
         """Ends every connection at once, also one that is being sent to; returns how many there were."""
-        for connection in list(self._open):
+        for connection in self._all():
             connection.cut()
-        return len(self._open)
+        return self._count
 
 
 def network_of(host: str) -> str:
@@ -114,13 +159,25 @@ class ServerConfig(Config):
         return self.tls
 
 
+class _Over(Exception):
+    """The connection is to end: what was to be said has been."""
+
+
 class _Protocol(H11Protocol):
     """HTTP/1.1 that stays HTTP/1.1, and WebSockets without compression: 64 kB can be 64 MB (zlib's best is 1000:1)."""
+
+    enough = False
+    """the client sent what ends its connection, once it was told so"""
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Where hypercorn would change to HTTP/2."""
 
     async def _create_stream(self, request: h11.Request) -> None:
+        is_upgrade = any(name == b"upgrade" for name, _ in request.headers)
+        if is_upgrade and self.connection.trailing_data[0]:
+            # What stands behind an upgrade nobody has agreed to yet confuses hypercorn (measured: a traceback each).
+            await self._send_error_response(400)
+            raise _Over
         if any(name == b"sec-websocket-extensions" for name, _ in request.headers):
             request = h11.Request(
                 method=request.method,
@@ -129,6 +186,50 @@ class _Protocol(H11Protocol):
                 http_version=request.http_version,
             )
         await super()._create_stream(request)
+        if isinstance(self.stream, WSStream):
+            self.stream.buffer = _Message(self.config.websocket_max_message_size, self)
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """hypercorn's has no body; faults of the request as such (h11's: 400, 431) are answered like all others."""
+        body = b'{"detail":"this is no request that HTTP/1.1 allows, or its headers are too long"}'
+        await self.send(RawData(_answer(b"%d " % status_code, body)))
+
+
+class _Message(WebsocketBuffer):
+    """A WebSocket message that arrives. One that is too long ends its connection: hypercorn says so to the client and
+    then goes on collecting it (measured: 1 MB of memory for each MB that is sent)."""
+
+    def __init__(self, most: int, protocol: _Protocol) -> None:
+        super().__init__(most)
+        self._protocol = protocol
+
+    def extend(self, event: Message[Any]) -> None:
+        try:
+            super().extend(event)
+        except FrameTooLargeError:
+            self.clear()
+            self._protocol.enough = True
+            raise
+
+
+class _CanRead(EventWrapper):
+    """hypercorn waits for it to take the next request, when that came before the answer to the one before it; then
+    nobody reads, so somebody must look whether the client is still there."""
+
+    def __init__(self, protocol: _Protocol, sock: trio.socket.SocketType) -> None:
+        super().__init__()
+        self._protocol = protocol
+        self._poll = select.poll()
+        self._poll.register(sock.fileno(), select.POLLRDHUP)
+
+    async def wait(self) -> None:
+        while not self.is_set():
+            with trio.move_on_after(PAUSE):
+                await super().wait()
+                return
+            if self._poll.poll(0):
+                await self._protocol.handle(Closed())
+                await super().wait()
 
 
 class Connection(TCPServer):
@@ -142,7 +243,7 @@ class Connection(TCPServer):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._shared = cast('ServerConfig', self.config).connections
+        self._shared = cast("ServerConfig", self.config).connections
         self._waiting: trio.CancelScope | None = None
         """around the wait for the client's next bytes"""
         self._begun: float | None = None
@@ -156,10 +257,10 @@ class Connection(TCPServer):
         try:
             address = self._socket.getpeername()
             with self._shared.holding(self, address[0]) as welcome:
-                if not welcome:
-                    await self._refuse()
-                elif await self._is_secure():
+                if welcome and await self._is_secure():
                     await self._serve(address)
+            if not welcome:
+                await self._refuse()
         except* OSError:
             pass  # it is gone
         except* Exception as errors:
@@ -170,7 +271,7 @@ class Connection(TCPServer):
     @property
     def _socket(self) -> trio.socket.SocketType:
         stream: Any = self.stream
-        return cast('trio.socket.SocketType', getattr(stream, "transport_stream", stream).socket)
+        return cast("trio.socket.SocketType", getattr(stream, "transport_stream", stream).socket)
 
     @property
     def _tls(self) -> bool:
@@ -199,14 +300,16 @@ class Connection(TCPServer):
                 parse_socket_addr(self._socket.family, self._socket.getsockname()),
                 self.protocol_send,
             )
-            self.protocol = cast('ProtocolWrapper', protocol)
+            protocol.can_read = _CanRead(protocol, self._socket)
+            self.protocol = cast("ProtocolWrapper", protocol)
             self._http = protocol
             await self._read_data()
 
     async def _refuse(self) -> None:
-        if not self._tls and not self._shared.stopping:
-            await self._send_now(_answer(b"429 Too Many Requests", TOO_MANY, b"retry-after: 10\r\n"))
-            await self._linger()
+        with self._shared.refusing() as patient:
+            if patient and not self._tls and not self._shared.stopping:
+                await self._send_now(_answer(b"429 Too Many Requests", TOO_MANY, b"retry-after: 10\r\n"))
+                await self._linger()
 
     async def _linger(self) -> None:
         """So that what was said last arrives: closing with bytes unread resets the connection."""
@@ -216,8 +319,12 @@ class Connection(TCPServer):
             while await self.stream.receive_some(MAX_RECV):
                 pass
 
+    def is_idle(self) -> bool:
+        """Whether it waits for a request."""
+        return self._waiting is not None and self._http.connection.their_state is h11.IDLE
+
     def end_if_idle(self) -> None:
-        if self._waiting is not None and self._http.connection.their_state is h11.IDLE:
+        if self._waiting is not None and self.is_idle():
             self._waiting.cancel()
 
     def cut(self) -> None:
@@ -244,8 +351,12 @@ class Connection(TCPServer):
                 break
             self._body_size += len(data)
             self._body_waits += trio.current_time() - began
-            await self.protocol.handle(RawData(bytes(data)))
-            if not data:
+            try:
+                await self.protocol.handle(RawData(bytes(data)))
+            except _Over:
+                await self._linger()
+                break
+            if not data or self._http.enough:
                 break
             if self._begun is None and self._has_part_of_a_request():
                 self._begun = trio.current_time()
@@ -261,7 +372,9 @@ class Connection(TCPServer):
         if state is h11.IDLE:
             if self._shared.stopping:
                 return -math.inf
-            return now + KEEP_ALIVE if self._begun is None else self._begun + limits.header_timeout
+            if self._begun is not None:
+                return self._begun + limits.header_timeout
+            return now + (KEEP_ALIVE if self._http.keep_alive_requests else limits.header_timeout)
         if state is h11.SEND_BODY:
             if not limits.body_min_rate:
                 return now + limits.body_timeout
@@ -300,9 +413,12 @@ class Connection(TCPServer):
             self._last = b"\r\nconnection: close\r\n" in data
             return
         is_end = not data
-        data, self._head = self._head + data, b""
-        if data and not await self._send_now(data):
-            await self.protocol.handle(Closed())
+        head, self._head = self._head, b""
+        pieces = [head + data] if len(data) <= PIECE else [head, data]  # joining them would copy what is large
+        for piece in pieces:
+            if piece and not await self._send_now(piece):
+                await self.protocol.handle(Closed())
+                break
         if is_end and self._last:
             # hypercorn may wait for ever to read on: after refusing an upgrade that has data behind it (measured).
             await super().protocol_send(Closed())
@@ -310,18 +426,20 @@ class Connection(TCPServer):
     async def _send_now(self, data: bytes) -> bool:
         """False where the client is gone, or takes it more slowly than it may. Not cancelled half-way: what follows
         would be garbage to the client."""
-        patience = self._shared.stalled
-        if rate := self._shared.limits().body_min_rate:
-            patience += len(data) / (rate * 1000)
+        rate = self._shared.limits().body_min_rate
+        patience = self._shared.stalled + (PIECE / (rate * 1000) if rate else 0.0)
+        view = memoryview(data)
         async with self.send_lock:
-            with trio.move_on_after(patience, shield=True):
-                try:
-                    await self.stream.send_all(data)
-                    return True
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
+            for start in range(0, len(data), PIECE):
+                with trio.move_on_after(patience, shield=True) as patient:
+                    try:
+                        await self.stream.send_all(view[start : start + PIECE])
+                    except (trio.BrokenResourceError, trio.ClosedResourceError):
+                        return False
+                if patient.cancelled_caught:
+                    self.cut()
                     return False
-        self.cut()
-        return False
+        return True
 
 
 def _answer(status: bytes, body: bytes, more: bytes = b"") -> bytes:

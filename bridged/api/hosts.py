@@ -47,6 +47,8 @@ def is_loopback(host: str) -> bool:
 
 def host_and_port(host: str) -> tuple[str, int]:
     """Raises ValueError: that is no Host header."""
+    if not host.isprintable() or " " in host:  # urlsplit would drop some of it
+        raise ValueError(host)
     parts = urlsplit(f"//{host}")
     if parts.path or parts.query or parts.fragment or parts.username is not None or not parts.hostname:
         raise ValueError(host)

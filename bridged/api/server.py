@@ -77,7 +77,8 @@ async def serve(
     config.graceful_timeout = server.shutdown_budget / 3
     config.keep_alive_timeout = KEEP_ALIVE
     config.keep_alive_max_requests = 1_000_000  # its default ends a busy client's connection after 1,000
-    config.websocket_max_message_size = 1024 * 1024  # clients have nothing large to say; files go through /upload
+    config.websocket_max_message_size = 64 * 1024  # clients have nothing large to say; files go through /upload
+    config.h11_max_incomplete_size = 32 * 1024  # bytes of headers that are not complete
     config.include_server_header = False
     config.accesslog = None
     config.errorlog = None

@@ -72,7 +72,7 @@ def load(
                 raise
             problems.append(str(error))
     backends = part(lambda: read_backends(folder, environ), previous.backends if previous else None)
-    clients = part(lambda: read_clients(folder), previous.clients if previous else None)
+    clients = part(lambda: _still_clients(folder, previous), previous.clients if previous else None)
     workflows_dir = part(lambda: _workflows_dir(folder, settings), previous.workflows_dir if previous else None)
     state = part(lambda: state_dir(settings.state.dir, folder, environ), previous.state_dir if previous else None)
     try:
@@ -155,6 +155,17 @@ def read_backends(folder: Path, environ: Mapping[str, str]) -> tuple[Backend, ..
         ca, cert, key = tls.with_files(where, folder, backend)
         backends[index] = msgspec.structs.replace(backend, tls_ca=ca, tls_cert=cert, tls_key=key)
     return tuple(backends)
+
+
+def _still_clients(folder: Path, previous: Config | None) -> tuple[ClientKey, ...]:
+    """As `read_clients`, but a file that is gone or empty, where there were keys, does not open the service: that is a
+    save half-way, or a mistake."""
+    if previous is not None and previous.clients and not (_read(folder / CLIENTS_FILE) or "").strip():
+        raise ConfigError(
+            f"{CLIENTS_FILE}: it is gone or empty, and there were keys; put it back, or remove clients with "
+            "`bridged key revoke NAME`"
+        )
+    return read_clients(folder)
 
 
 def read_clients(folder: Path) -> tuple[ClientKey, ...]:

@@ -94,7 +94,7 @@ class Limits(_Section, frozen=True):
     a request's headers to be complete, `body_timeout` (s) for the next bytes of its body, which must also arrive at
     `body_min_rate` (kB/s) on average. `connections` open at once in all, `connections_per_address` from one, and
     `sessions_per_address` WebSockets. `submissions_per_minute` and `requests_per_minute` of one address without a
-    key (0: no limit); keys have limits of their own. `uploads_per_client` (MB) waiting to be used.
+    key (0: no limit); keys have limits of their own. `uploads_per_key` (MB) waiting to be used; callers without a key share one.
     """
 
     json_max_size: Annotated[float, Meta(gt=0, le=16)] = 1.0
@@ -106,7 +106,7 @@ class Limits(_Section, frozen=True):
     sessions_per_address: Annotated[int, Meta(ge=1)] = 512
     submissions_per_minute: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
     requests_per_minute: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
-    uploads_per_client: Annotated[float, Meta(gt=0)] = 2000.0
+    uploads_per_key: Annotated[float, Meta(gt=0)] = 5000.0
 
 
 class Jobs(_Section, frozen=True):
@@ -270,7 +270,7 @@ class ClientKey(_Section, frozen=True):
     burst: Annotated[int, Meta(ge=1)] = 10
     requests: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
     max_jobs: Annotated[int, Meta(ge=0)] = 0
-    weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0
+    weight: Annotated[float, Meta(ge=0.001, le=1000)] = 1.0
 
 
 class ClientsFile(_Section, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,12 @@ Header = tuple[str, str]
 
 
 def scope(
-    *headers: Header, peer: str = "127.0.0.1", kind: str = "http", path: str = "/history", query: str = ""
+    *headers: Header,
+    peer: str = "127.0.0.1",
+    kind: str = "http",
+    path: str = "/history",
+    query: str = "",
+    version: str = "1.1",
 ) -> Any:
     if not any(name == "host" for name, _ in headers):
         headers = (("host", "127.0.0.1:8000"), *headers)
@@ -43,6 +49,7 @@ def scope(
         "query_string": query.encode(),
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers],
         "client": (peer, 40000),
+        "http_version": version,
     }
 
 
@@ -87,7 +94,16 @@ def outcome(work: Callable[[], object]) -> str:
         ((("forwarded", "for=127.0.0.1"),), "127.0.0.1", "Unauthorized"),
         ((("via", "1.1 nginx"),), "127.0.0.1", "Unauthorized"),
         ((("x-forwarded-proto", "https"),), "127.0.0.1", "Unauthorized"),
-        ((("x-forwarded-host", "127.0.0.1"),), "127.0.0.1", "Unauthorized"),
+        *(
+            (((name, "127.0.0.1"),), "127.0.0.1", "Unauthorized")
+            for name in (
+                *("x-forwarded-host", "x-forwarded-server", "x_forwarded_for", "forwarded-for", "x-original-host"),
+                *("x-client-ip", "x-cluster-client-ip", "true-client-ip", "cf-connecting-ip", "fly-client-ip"),
+                *("x-envoy-external-address", "x-azure-clientip", "cdn-loop", "fastly-client-ip"),
+            )
+        ),
+        ((("x-client-version", "3"),), "127.0.0.1", "let in"),
+        ((("host", "loc\talhost"),), "127.0.0.1", "Unauthorized"),
     ],
 )
 def test_an_open_loopback_is_open_to_its_own_machine_alone(
@@ -114,6 +130,12 @@ def test_who_lets_everybody_in_still_goes_by_names_of_its_own(host: str, expecte
     """DNS rebinding: a page whose name was pointed at the service's address sends that name."""
     door = gate(allow_anonymous=True, hosts=("bridged.example.org",))
     assert outcome(lambda: door.admit(scope(("host", host), peer="192.168.0.9"))) == expected
+
+
+def test_a_proxy_that_adds_nothing_gives_itself_away_by_its_version() -> None:
+    """nginx's `proxy_pass` alone: HTTP/1.0, its own Host, no header more."""
+    assert outcome(lambda: gate().admit(scope(version="1.0"))) == "Unauthorized"
+    assert outcome(lambda: gate(allow_anonymous=True).admit(scope(version="1.0"))) == "let in"
 
 
 # -- with keys -------------------------------------------------------------------------------------------------------
@@ -164,6 +186,27 @@ def test_a_key_in_the_address_is_for_websockets_alone() -> None:
         gate(ANNA).admit(scope(kind="websocket", query="key=wrong"))
     with pytest.raises(BadRequest, match="Authorization"):
         gate(ANNA).admit(scope(query="key=anna%27s"))
+
+
+def test_a_proxys_own_login_does_not_hide_a_websockets_key() -> None:
+    basic = ("authorization", "Basic eDp5")
+    assert gate(ANNA).admit(scope(basic, kind="websocket", query="key=anna%27s")).name == "anna"
+    with pytest.raises(Unauthorized):
+        gate(ANNA).admit(scope(("authorization", "Bearer wrong"), kind="websocket", query="key=anna%27s"))
+
+
+def test_a_key_that_was_withdrawn_meanwhile_submits_nothing() -> None:
+    current = [config(ANNA)]
+    door = Gate(lambda: current[0], lambda: 0.0)
+    caller = door.admit(scope(("authorization", "Bearer anna's")))
+    door.submitting(caller, "one")
+    current[0] = config(OPERATOR)
+    with pytest.raises(Unauthorized):
+        door.submitting(caller, "one")
+    with pytest.raises(Unauthorized), door.visit(caller):
+        pass
+    with pytest.raises(Unauthorized):
+        door.submitting(Caller("", "127.0.0.1"), "one")  # let in before there was a key
 
 
 def test_with_keys_the_list_of_names_holds_where_there_is_one() -> None:
@@ -332,7 +375,8 @@ def test_a_withdrawn_key_ends_its_websockets_and_no_others() -> None:
     second = door.admit(scope(("authorization", "Bearer anna's next")))
     third = door.admit(scope(("authorization", "Bearer operator's")))
     with door.visit(first) as a, door.visit(second) as b, door.visit(third) as c:
-        a.end, b.end, c.end = (lambda: ended.append("a")), (lambda: ended.append("b")), (lambda: ended.append("c"))
+        for visit, name in ((a, "a"), (b, "b"), (c, "c")):
+            visit.on_withdrawn(partial(ended.append, name))
         door.end_withdrawn()
         assert ended == []
         current[0] = config(ClientKey(name="anna", keys=(hashed("anna's next"),)), OPERATOR)

@@ -248,3 +248,58 @@ async def test_every_answer_says_that_it_is_what_it_says(served: House) -> None:
             assert response.headers["x-content-type-options"] == "nosniff"
             assert "default-src 'none'" in response.headers["content-security-policy"]
             assert response.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("how", ["gone", "empty"])
+async def test_a_clients_file_that_is_gone_opens_nothing(house: House, fake: FakeComfyUI, how: str) -> None:
+    """An editor's save half-way, or a tool that deletes and writes."""
+    house.write_clients("anna")
+    await wait_for_keys(house)
+    path = house.etc / "clients.toml"
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_text("")
+    facts = await house.wait_status(lambda s: s["configuration"]["errors"] != [])
+    assert "gone or empty" in facts["configuration"]["errors"][0]
+    async with house.client() as nobody, house.client(key="key-of-anna") as anna:
+        assert (await let_in(nobody), await let_in(anna)) == (401, 200)
+
+
+async def test_jobs_of_a_key_that_was_withdrawn_while_the_service_was_down_do_not_run(
+    house: House, fake: FakeComfyUI
+) -> None:
+    fake.script.gate = trio.Event()
+    house.write_clients("anna")
+    await wait_for_keys(house)
+    async with house.client(key="key-of-anna") as anna:
+        jobs = [(await anna.submit("pattern"))["job_id"] for _ in range(4)]
+    await house.stop()
+    house.write_clients("ben")
+    await house.start()
+    async with house.client(key=house.admin_key) as operator:
+        with trio.fail_after(5):
+            for job in jobs:
+                while (await operator.http.get(f"/jobs/{job}")).json()["state"] != "cancelled":
+                    await trio.sleep(0.01)
+
+
+async def test_a_submission_that_arrives_while_its_key_is_withdrawn_is_none(
+    house: House, fake: FakeComfyUI
+) -> None:
+    house.write_clients("anna")
+    await wait_for_keys(house)
+    host, port = house.url.removeprefix("http://").rsplit(":", 1)
+    body = b'{"workflow": "pattern"}'
+    head = (
+        "POST /generate-based-workflow?clientId=c HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer key-of-anna\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    async with await trio.open_tcp_stream(host, int(port)) as stream, house.client(key="key-of-anna") as anna:
+        await stream.send_all(head.encode() + body[:5])
+        assert await let_in(anna) == 200
+        house.write_clients("ben")
+        await wait_let_in(anna, 401)
+        await stream.send_all(body[5:])
+        assert b" 401 " in await stream.receive_some()
+    assert (await house.status())["jobs"] == {}

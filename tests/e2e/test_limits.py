@@ -13,10 +13,17 @@ import trio
 
 from tests.conftest import StartFake
 from tests.e2e.house import House
+from tests.e2e.test_access import picture, wait_for_keys
+from tests.fakes.comfyui import FakeComfyUI
+
+UPGRADE = (
+    *("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"),
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
 
 LIMITS: dict[str, float] = {
     **{"header_timeout": 0.4, "body_timeout": 0.4, "body_min_rate": 100, "json_max_size": 0.01},
-    **{"connections_per_address": 8, "sessions_per_address": 2, "uploads_per_client": 0.001},
+    **{"connections_per_address": 8, "sessions_per_address": 2, "uploads_per_key": 0.01},
 }
 
 
@@ -172,12 +179,9 @@ async def test_connections_of_one_address_are_counted(strict: House) -> None:
 
 
 async def test_websockets_of_one_address_are_counted(strict: House) -> None:
-    async with strict.client("a") as a, strict.client("b") as b, a.socket(), b.socket():
-        upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
-        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
-        async with raw(strict) as stream:
-            await stream.send_all(request("GET", "/ws?clientId=c", *upgrade, key))
-            answer = await heard(stream)
+    async with strict.client("a") as a, strict.client("b") as b, a.socket(), b.socket(), raw(strict) as stream:
+        await stream.send_all(request("GET", "/ws?clientId=c", *UPGRADE))
+        answer = await heard(stream)
     assert status(answer) == 429
     assert b"retry-after: 10" in answer.lower()
 
@@ -185,11 +189,8 @@ async def test_websockets_of_one_address_are_counted(strict: House) -> None:
 async def test_messages_are_never_compressed(strict: House) -> None:
     """What is 64 kB on the wire could be 64 MB."""
     async with raw(strict) as stream:
-        key, version = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"
         offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
-        await stream.send_all(
-            request("GET", "/ws?clientId=c", "Connection: Upgrade", "Upgrade: websocket", version, key, offer)
-        )
+        await stream.send_all(request("GET", "/ws?clientId=c", *UPGRADE, offer))
         answer = await stream.receive_some()
     assert status(answer) == 101
     assert b"deflate" not in answer
@@ -224,14 +225,104 @@ async def test_sizes(strict: House) -> None:
         assert (await client.http.get("/workflow-list")).status_code == 200
 
 
-async def test_uploads_that_wait_are_counted_per_client(strict: House) -> None:
-    from tests.e2e.test_access import picture
-
-    async with strict.client("a") as client, strict.client("b") as other:
-        for _ in range(100):
-            response = await client.http.post("/upload", files={"f": ("a.png", picture())})
+async def test_uploads_that_wait_are_counted(strict: House) -> None:
+    """Under whatever clientId."""
+    async with strict.client("a") as client:
+        for number in range(200):
+            response = await client.http.post(f"/upload?clientId=c{number}", files={"f": ("a.png", picture())})
             if response.status_code != 200:
                 break
         assert response.status_code == 429
         assert "uploads" in response.json()["detail"]
+    strict.write_clients("anna")
+    await wait_for_keys(strict)
+    async with strict.client("a", strict.admin_key) as other:
         await other.upload(f=("a.png", picture()))
+
+
+def text_frame(payload: bytes, *, first: bool, last: bool) -> bytes:
+    """A client's frame (RFC 6455 5.2), masked with zeros."""
+    head = bytes([(0x80 if last else 0) | (1 if first else 0), 0x80 | 127]) + len(payload).to_bytes(8, "big")
+    return head + bytes(4) + payload
+
+
+async def test_a_message_without_end_ends_its_connection(strict: House) -> None:
+    """hypercorn would say 1009 and go on collecting it."""
+    async with raw(strict) as stream:
+        await stream.send_all(request("GET", "/ws?clientId=c", *UPGRADE))
+        assert status(await stream.receive_some()) == 101
+        answer = b""
+        with trio.fail_after(5):
+            try:
+                for number in range(100):
+                    await stream.send_all(text_frame(b"x" * 65_000, first=not number, last=False))
+                answer = await heard(stream)
+            except trio.BrokenResourceError:
+                answer = b"reset"
+        assert b"\x03\xf1" in answer or answer == b"reset"  # 1009, where it was still read
+    assert (await strict.status())["clients"] == 0
+
+
+@pytest.mark.parametrize("behind", [b"xxxx", text_frame(b"hello", first=True, last=True)])
+async def test_what_stands_behind_an_upgrade_is_refused(
+    strict: House, behind: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with raw(strict) as stream:
+        await stream.send_all(request("GET", "/ws?clientId=c", *UPGRADE, body=behind))
+        assert status(await heard(stream)) == 400
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+async def test_a_client_that_sent_its_next_request_already_can_still_leave(house: House, fake: FakeComfyUI) -> None:
+    """Nobody reads while an answer is awaited: its going away must be seen all the same."""
+    fake.script.gate = trio.Event()
+    async with raw(house) as stream:
+        body = b'{"workflow": "pattern"}'
+        run = request("POST", "/run?clientId=r&wait=100", f"Content-Length: {len(body)}", body=body)
+        await stream.send_all(run + request("GET", "/status"))
+        await house.wait_status(lambda s: s["jobs"] == {"running": 1})
+    await house.wait_status(lambda s: s["jobs"] == {"cancelled": 1})
+
+
+async def test_connections_that_are_refused_take_nobodys_place(strict: House) -> None:
+    """Nor do those of one address that fills the service: it gives up an idle one for each from elsewhere."""
+    strict.settings["limits"] = {**LIMITS, "connections": 8, "connections_per_address": 8}
+    strict.write_settings()
+    await strict.wait_status(lambda s: s["configuration"]["generation"] > 1)
+    host, port = strict.url.removeprefix("http://").rsplit(":", 1)
+    held: list[trio.SocketStream] = []
+    try:
+        for _ in range(30):
+            held.append(await trio.open_tcp_stream(host, int(port)))
+            await held[-1].send_all(request("GET", "/generation-count"))
+        for _ in range(3):
+            other = await trio.open_tcp_stream(host, int(port), local_address="127.0.0.9")
+            held.append(other)
+            await other.send_all(request("GET", "/generation-count"))
+            with trio.fail_after(5):
+                assert status(await other.receive_some()) == 200
+    finally:
+        for stream in held:
+            await trio.aclose_forcefully(stream)
+
+
+async def test_a_connection_that_never_says_anything_is_not_kept_like_an_idle_one(strict: House) -> None:
+    async with raw(strict) as stream:
+        assert await heard(stream) == b""
+
+
+async def test_a_full_queue_is_full_for_those_who_filled_it(house: House, fake: FakeComfyUI) -> None:
+    fake.script.gate = trio.Event()
+    house.settings["jobs"]["max_queued"] = 10
+    house.write_settings()
+    house.write_clients("anna", "ben")
+    async with house.client(key="key-of-anna") as anna, house.client(key="key-of-ben") as ben:
+        await wait_for_keys(house)
+        refused = [
+            (await anna.http.post("/generate-based-workflow", json={"workflow": "pattern"})).status_code
+            for _ in range(20)
+        ]
+        assert refused.count(429) >= 8
+        assert refused[-1] == 429
+        await ben.submit("pattern")
+        assert (await ben.http.post("/generate-based-workflow", json={"workflow": "pattern"})).status_code == 429

@@ -58,6 +58,26 @@ def test_nobody_saves_up_turns_while_away() -> None:
     assert Counter(item[0] for item in list(queue)[:10]) == {"a": 5, "b": 5}
 
 
+def test_nobody_pays_for_what_was_taken_back_before_its_turn() -> None:
+    queue: FairQueue[str] = FairQueue()
+    fill(queue, ("a", 100, 1.0))
+    for number in range(100):
+        queue.discard(f"a{number}")
+    fill(queue, ("b", 100, 1.0), ("c", 1, 1.0))
+    fill(queue, ("a", 1, 1.0))
+    assert list(queue)[:3] == ["b0", "c0", "a0"]
+
+
+def test_but_for_what_was_taken_it_does() -> None:
+    queue: FairQueue[str] = FairQueue()
+    fill(queue, ("a", 5, 1.0), ("b", 5, 1.0))
+    assert taken(queue, 3) == ["a0", "b0", "a1"]
+    for number in range(2, 5):
+        queue.discard(f"a{number}")
+    fill(queue, ("a", 1, 1.0))
+    assert list(queue)[:4] == ["b1", "b2", "a0", "b3"]  # two each, then a tie: whoever came first
+
+
 def test_what_is_put_back_comes_first_the_last_one_first() -> None:
     queue: FairQueue[str] = FairQueue()
     fill(queue, ("a", 3, 1.0), ("b", 3, 1.0))
