@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from pathlib import Path
 
 import msgspec
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from bridged.errors import BadRequest
+from bridged.errors import BadRequest, FileRefused
 from bridged.files.names import bare_name
 from bridged.files.spool import Spool
 from bridged.files.verify import Rules
@@ -20,6 +22,12 @@ from bridged.model import StoredFile
 MAX_PARTS = 64
 MAX_PART_HEADER = 16 * 1024
 """bytes without a part's headers being complete"""
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""a header's name (RFC 9110, 5.6.2)"""
+
+_FOLDERS = re.compile(r"(?<!\\)(?:\\\\)*\\(?![\"\\])")
+"""a backslash that escapes nothing: the decoder would drop it, and make one name of a folder and a file"""
 
 MAX_HELD = 256
 """bytes of dashes: longer than any boundary that is accepted"""
@@ -59,6 +67,8 @@ async def receive_files(
         decoder = MultipartDecoder(boundary.encode(), max_parts=MAX_PARTS)
         events = await undo.enter_async_context(aclosing(_events(decoder, chunks)))
         async for event in events:
+            if isinstance(event, Field | File):
+                _check_headers(event.headers)
             if isinstance(event, Field):
                 raise BadRequest(f"part {event.name!r} has no filename: every part must be a file")
             if isinstance(event, File):
@@ -73,7 +83,9 @@ async def receive_files(
                 await incoming.write(event.data, limit)
                 if not event.more_data:
                     name = bare_name(header.filename)
-                    received.append(ReceivedFile(header.name, name, await incoming.finish(name, rules)))
+                    declared = header.headers.get("content-type", "")
+                    stored = await incoming.finish(name, rules, declared)
+                    received.append(ReceivedFile(header.name, name, stored))
                     unwanted.append(received[-1].file.path)
                     header = None
             elif isinstance(event, Epilogue):
@@ -84,6 +96,19 @@ async def receive_files(
             raise BadRequest("the request has no file; send at least one part with a filename")
         unwanted.clear()
     return received
+
+
+def _check_headers(headers: Headers) -> None:
+    """Raises BadRequest, FileRefused: a part's headers are too long, or no headers, or its name has a path."""
+    if sum(len(key) + len(value) + len(": \r\n") for key, value in headers) > MAX_PART_HEADER:
+        raise BadRequest("a part's headers are too long")
+    if not all(_TOKEN.fullmatch(key) for key, _ in headers):
+        raise BadRequest("a part has a line among its headers that is none")
+    disposition = headers.get("content-disposition", "")
+    if disposition.partition(";")[0].strip().lower() != "form-data":
+        raise BadRequest("a part is no form-data: its Content-Disposition must be form-data")
+    if _FOLDERS.search(disposition):
+        raise FileRefused("a filename has backslashes; it must be a bare name, with no folders")
 
 
 @contextmanager
@@ -128,5 +153,7 @@ def _decode(decoder: MultipartDecoder, chunk: bytes | None) -> Iterator[Event]:
                 return
     except RequestEntityTooLarge:
         raise BadRequest(f"the request has more than {MAX_PARTS} parts") from None
+    except UnicodeDecodeError:
+        raise BadRequest("a part's name or headers have bytes that are not UTF-8") from None
     except ValueError as error:
         raise BadRequest(f"the multipart body is malformed or ends too early: {error}") from None

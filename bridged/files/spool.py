@@ -22,8 +22,10 @@ from typing import Literal, TypeVar
 import trio
 
 from bridged.errors import FileRefused, OutOfSpace, StorageFailed, TooLarge
+from bridged.files import clean
+from bridged.files.clamd import Scanner
 from bridged.files.names import bare_name, extension_of
-from bridged.files.verify import Rules, verify
+from bridged.files.verify import Rules, is_cheap, verify
 from bridged.model import StoredFile
 
 BLOCK = 256 * 1024
@@ -36,6 +38,10 @@ SMALL, RECENT = 64 * 1024, 8 * 1024 * 1024
 
 PATIENCE, SLOW_FOR = 0.02, 60.0
 """seconds: a write on the event loop that took longer than PATIENCE sends the next ones into threads for SLOW_FOR"""
+
+DEEP_CHECKS = 2
+"""files that are checked in threads at once: a decoded picture takes up to 4 bytes a pixel (WebP 16, PNG none),
+with the default limits 400 MB (1.6 GB), and memory has to hold this many"""
 
 R = TypeVar("R")
 Area = Literal["uploads", "results"]
@@ -57,6 +63,8 @@ class Spool:
         self.fsync = fsync
         self._keep_free = keep_free
         self.limiter = trio.CapacityLimiter(threads)
+        self.deep = trio.CapacityLimiter(DEEP_CHECKS)
+        self.scanner = Scanner()
         self._recent: OrderedDict[Path, bytes] = OrderedDict()
         self._recent_size = 0
         self._slow_until = 0.0
@@ -82,16 +90,18 @@ class Spool:
         *,
         limit: int,
         rules: Rules,
+        strip: bool = False,
+        patience: float = 0.0,
     ) -> StoredFile:
-        """Stores and checks one file of at most `limit` bytes.
+        """Stores and checks one file of at most `limit` bytes; `strip` and `patience` as in `Incoming.finish`.
 
-        Raises FileRefused, TooLarge, OutOfSpace; then, and when cancelled, nothing is left on disk.
+        Raises FileRefused, TooLarge, OutOfSpace, ScannerAway; then, and when cancelled, nothing is left on disk.
         """
         name = bare_name(name)
         async with self.incoming(area) as incoming:
             async for chunk in chunks:
                 await incoming.write(chunk, limit)
-            return await incoming.finish(name, rules)
+            return await incoming.finish(name, rules, strip=strip, patience=patience)
 
     def disk_is_quick(self) -> bool:
         """Whether a small file may be written right here, on the event loop.
@@ -175,9 +185,12 @@ class Incoming:
 
     def __init__(self, spool: Spool, area: Area) -> None:
         self._spool = spool
+        self._area = area
         self._path = spool.folder / area / f"{uuid.uuid4().hex}.part"
         self._buffer = bytearray()
         self._hash = hashlib.sha256()
+        self._whole = b""
+        """the content, once it is what will be stored, where it fits into one block"""
         self._size = 0
         self._on_disk = False
         self._finished = False
@@ -194,19 +207,45 @@ class Incoming:
         if len(self._buffer) >= BLOCK:
             await self._in_thread(self._flush)
 
-    async def finish(self, name: str, rules: Rules) -> StoredFile:
-        """Everything arrived: writes the rest, checks the file, gives it its final name."""
+    async def finish(
+        self, name: str, rules: Rules, declared: str = "", *, strip: bool = False, patience: float = 0.0
+    ) -> StoredFile:
+        """Everything arrived: writes the rest, checks the file, gives it its final name.
 
-        def finish() -> StoredFile:
+        `declared`: the content type that came with it, if any. `strip`: without its metadata. `patience`: seconds for a
+        virus scanner that is away to come back.
+        Raises FileRefused, OutOfSpace, ScannerAway, StorageFailed.
+        """
+        reencode = rules.reencode and self._area == "uploads"
+
+        def check() -> str:
             if self._size == 0:
                 raise FileRefused(f"{name}: the file is empty", "application/x-empty")
             if self._on_disk:
                 self._flush()
-                kind = verify(self._path, name, rules)
+                kind = verify(self._path, name, rules, declared)
+                if reencode or strip:
+                    self._spool.refuse_if_full(self._size)
+                changed = reencode and clean.reencode(self._path, kind, rules, name)
+                if strip and clean.strip(self._path, kind, name):
+                    changed = True
+                if changed:
+                    self._measure()
             else:
                 # Small enough to be checked before it is written: fewer calls that each give up the interpreter lock.
-                kind = verify(bytes(self._buffer), name, rules)
+                whole = bytes(self._buffer)
+                kind = verify(whole, name, rules, declared)
+                if reencode:
+                    whole = clean.reencode_bytes(whole, kind, rules, name)
+                if strip:
+                    whole = clean.strip_bytes(whole, kind, name)
+                if reencode or strip:
+                    self._buffer[:] = whole
+                self._whole, self._size = whole, len(whole)
                 self._flush()
+            return kind
+
+        def settle(kind: str) -> StoredFile:
             final = self._path.with_suffix(".file")
             if self._spool.fsync:
                 _fsync(self._path)
@@ -221,16 +260,25 @@ class Incoming:
                 extension=extension_of(name),
             )
 
-        whole = bytes(self._buffer) if not self._on_disk else b""
-        if len(whole) <= SMALL and not self._on_disk and self._spool.disk_is_quick():
-            with self._spool.timed(), _storage_errors():
-                stored = finish()
+        quick = len(self._buffer) <= SMALL and not self._on_disk and not reencode and is_cheap(bytes(self._buffer))
+        if rules.clamd or self._spool.fsync:
+            kind = await self._check(check, quick)
+            if rules.clamd:
+                with _storage_errors():
+                    await self._spool.scanner.scan(rules.clamd, self._whole or self._path, name, patience)
+            stored = await self._run(lambda: settle(kind), quick)
         else:
-            stored = await self._in_thread(finish)
+            stored = await self._check(lambda: settle(check()), quick)
         self._finished = True
-        if 0 < len(whole) <= SMALL:
-            self._spool.remember(stored, whole)
+        if 0 < len(self._whole) <= SMALL:
+            self._spool.remember(stored, self._whole)
         return stored
+
+    def _measure(self) -> None:
+        """Size and digest of what is on disk now, in place of what arrived."""
+        with open(self._path, "rb") as file:
+            self._hash = hashlib.file_digest(file, "sha256")
+            self._size = file.tell()
 
     def _flush(self) -> None:
         self._spool.refuse_if_full(len(self._buffer))
@@ -239,6 +287,20 @@ class Incoming:
             file.write(self._buffer)
         self._hash.update(self._buffer)
         self._buffer.clear()
+
+    async def _check(self, work: Callable[[], R], quick: bool) -> R:
+        """As `_run`, a few at once."""
+        if quick and self._spool.disk_is_quick():
+            return await self._run(work, quick)
+        async with self._spool.deep:
+            return await self._in_thread(work)
+
+    async def _run(self, work: Callable[[], R], quick: bool) -> R:
+        """`quick`: right here, while the disk is."""
+        if quick and self._spool.disk_is_quick():
+            with self._spool.timed(), _storage_errors():
+                return work()
+        return await self._in_thread(work)
 
     async def _in_thread(self, work: Callable[[], R]) -> R:
         with _storage_errors():

@@ -72,7 +72,7 @@ async def test_a_large_file_in_any_pieces(spool: Spool) -> None:
         ("a.jpg", picture(".png"), "the extension .jpg does not fit its content image/png; use .png"),
         ("a.gif", picture(".jpg"), "does not fit its content image/jpeg; use .jpg or .jpeg"),
         ("a", picture(".png"), r"the extension \(none\) does not fit"),
-        (".png", picture(".png"), r"the extension \(none\) does not fit"),
+        (".png", picture(".png"), "must neither begin nor end with a dot"),
         (
             "a.png",
             b"#!/bin/sh\necho hello\n",

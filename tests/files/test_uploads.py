@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -32,12 +33,18 @@ def on_disk(spool: Spool) -> list[Path]:
     return [path for path in spool.folder.rglob("*") if path.is_file()]
 
 
-def part(name: str, filename: str | None, data: bytes = PNG, more: str = "") -> bytes:
+def part(name: str, filename: str | None, data: bytes = PNG, more: str = "", declared: str = "image/png") -> bytes:
     file = "" if filename is None else f'; filename="{filename}"'
-    head = (
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{file}{more}\r\nContent-Type: image/png\r\n\r\n'
-    )
+    kind = f"Content-Type: {declared}\r\n" if declared else ""
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{file}{more}\r\n{kind}\r\n'
     return head.encode() + data + b"\r\n"
+
+
+def ending_with(data: bytes) -> bytes:
+    """A BMP whose last pixels are these bytes: the one kind of picture that may end with any."""
+    pixels = bytes(-len(data) % 4) + data
+    height = len(pixels) // 4
+    return struct.pack("<2sIIIIiiHHIIiiII", b"BM", 54 + len(pixels), 0, 54, 40, 1, height, 1, 32, *[0] * 6) + pixels
 
 
 def body(*parts: bytes) -> bytes:
@@ -87,8 +94,10 @@ async def test_a_body_may_be_cut_anywhere(spool: Spool, split: int) -> None:
 
 @pytest.mark.parametrize("boundary", ["x", "x-", "x--", "-", "--------", "-" * 60])
 async def test_boundaries_of_dashes_and_contents_of_dashes(spool: Spool, boundary: str) -> None:
-    contents = [PNG, PNG + b"-", PNG + b"-" * 1000, PNG + b"\r", PNG + b"\r\n", PNG + b"\r\n-"]
-    data = body(*(part(str(number), "a.png", content) for number, content in enumerate(contents)))
+    ends = [b"\0", b"-", b"-" * 1000, b"\r", b"\r\n", b"\r\n-"]
+    contents = [PNG, *(ending_with(PNG + end) for end in ends)]
+    names = ["a.png", *["a.bmp"] * len(ends)]
+    data = body(*(part(name + str(n), name, contents[n], declared="") for n, name in enumerate(names)))
     data = data.replace(BOUNDARY.encode(), boundary.encode())
     for size in (1, 2, 3, 1000):
         received = await receive(spool, data, content_type=f'multipart/form-data; boundary="{boundary}"', size=size)
@@ -96,9 +105,9 @@ async def test_boundaries_of_dashes_and_contents_of_dashes(spool: Spool, boundar
 
 
 async def test_content_that_looks_like_a_boundary_is_content(spool: Spool) -> None:
-    data = PNG + f"\r\n--{BOUNDARY[:-1]}\r\n--".encode() * 50
+    data = ending_with(PNG + f"\r\n--{BOUNDARY[:-1]}\r\n--".encode() * 50)
     for size in (1, 7, 100_000):
-        (file,) = await receive(spool, body(part("a", "a.png", data)), size=size)
+        (file,) = await receive(spool, body(part("a", "a.bmp", data, declared="")), size=size)
         assert file.file.path.read_bytes() == data
 
 
@@ -121,6 +130,7 @@ GOOD = part("first", "a.png", picture(".png", 300, noise=True))
         (body(GOOD, part("b", "b.jpg")), "the extension .jpg does not fit"),
         (body(GOOD, part("b", "b.png", b"hello")), "which is not allowed"),
         (body(GOOD, part("b", "b.png", b"")), "the file is empty"),
+        (body(GOOD, part("b", "b.png", declared="image/jpeg")), "b.png: it is declared as 'image/jpeg'"),
         (body(), "has no file; send at least one part"),
         (b"", "ends too early|has no file"),
         (GOOD, "ends too early"),
@@ -131,6 +141,12 @@ GOOD = part("first", "a.png", picture(".png", 300, noise=True))
         (body(GOOD, f"--{BOUNDARY}\r\nContent-Type: image/png\r\n\r\nx\r\n".encode()), "malformed|ends too early"),
         (body(GOOD, part("b", "b.png").replace(b'name="b"; ', b"")), "name"),
         (body(GOOD, part("", "b.png")), "name"),
+        (body(GOOD, part("n" * MAX_PART_HEADER, "b.png")), "a part's headers are too long"),
+        (body(GOOD, part("b", "b.png", more="".join(f"\r\nX-{n}: y" for n in range(2000)))), "headers are too long"),
+        (body(GOOD, part("b", "b.png", more="\r\nthis is no header")), "a line among its headers that is none"),
+        (body(GOOD, part("b", "b.png").replace(b"form-data", b"attachment")), "a part is no form-data"),
+        (body(GOOD, part("b", "folder\\b.png")), "must be a bare name"),
+        (body(GOOD, part("b", "b\xff.png").replace("ÿ".encode(), b"\xff")), "bytes that are not UTF-8"),
         (body(*(part(f"p{number}", "a.png") for number in range(MAX_PARTS + 1))), f"more than {MAX_PARTS} parts"),
     ],
 )
@@ -157,6 +173,17 @@ async def test_what_is_no_multipart_is_refused(spool: Spool, content_type: str) 
     with pytest.raises(BadRequest, match="multipart/form-data"):
         await receive(spool, body(GOOD), content_type=content_type)
     assert on_disk(spool) == []
+
+
+async def test_a_quote_in_a_name_may_be_escaped(spool: Spool) -> None:
+    (file,) = await receive(spool, body(part('a\\"b\\\\c', "a.png")))
+    assert file.identifier == 'a"b\\c'
+
+
+@pytest.mark.parametrize("declared", ["", "application/octet-stream", "image/x-png", "IMAGE/PNG; charset=binary"])
+async def test_a_part_need_not_declare_its_type(spool: Spool, declared: str) -> None:
+    (file,) = await receive(spool, body(part("a", "a.png", declared=declared)))
+    assert file.file.content_type == "image/png"
 
 
 async def test_as_many_parts_as_are_allowed(spool: Spool) -> None:
