@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test faults lint clean
+.PHONY: run test faults fuzz lint clean
 
 run: $(VENV)/.installed
 	$(BIN)/bridged serve --config etc
@@ -13,6 +13,15 @@ test: $(VENV)/.installed-test lint
 
 faults: $(VENV)/.installed-test
 	$(BIN)/python -m tests.faults --scale full
+
+# Hours: FUZZ_SECONDS for each parser, and for all requests that the OpenAPI document allows or forbids. For the night.
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
+	failed=0; \
+	BRIDGED_FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/e2e/test_schemathesis.py || failed=1; \
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) || failed=1; \
+	exit $$failed
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

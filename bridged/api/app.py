@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
 import trio
 from quart import Response, has_request_context, request, websocket
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from bridged.actors.clients import Clients
 from bridged.actors.dispatcher import Dispatcher
@@ -19,6 +20,7 @@ from bridged.actors.pool import Pool
 from bridged.api.access import Caller, Gate
 from bridged.api.flow import Flow
 from bridged.api.hot import DRAIN, Answer, Endpoint, error_answer, json_answer
+from bridged.api.openapi import Route, described, document, json_reply
 from bridged.catalogue import Catalogue
 from bridged.config.schema import Settings
 from bridged.errors import BridgedError, TooLarge
@@ -79,6 +81,13 @@ def create_app(services: Services) -> QuartTrio:
     app.register_blueprint(admin.routes(services))
     app.register_blueprint(jobs.routes(services))
 
+    @app.get("/openapi.json")
+    @described("This document", replies={200: json_reply("OpenAPI 3.1.", {"type": "object"})})
+    async def openapi() -> Response:
+        return json_response(written)
+
+    written = msgspec.Raw(msgspec.json.encode(document(*endpoints(app, hot_endpoints(services)))))
+
     @app.errorhandler(BridgedError)
     async def refuse(error: BridgedError) -> Response:
         if has_request_context():  # else it is a WebSocket's
@@ -88,8 +97,10 @@ def create_app(services: Services) -> QuartTrio:
     @app.errorhandler(HTTPException)
     async def plain(error: HTTPException) -> Response:
         what = f"{request.method} {request.path}: " if has_request_context() else ""
-        detail = f"{what}{error.name}"
-        return json_response({"detail": detail}, error.code or 500)
+        response = json_response({"detail": f"{what}{error.name}"}, error.code or 500)
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        return response
 
     @app.errorhandler(Exception)
     async def broken(error: Exception) -> Response:
@@ -98,6 +109,20 @@ def create_app(services: Services) -> QuartTrio:
         return json_response({"detail": "internal error; the service's log says more"}, 500)
 
     return app
+
+
+def endpoints(app: QuartTrio, hot: Mapping[str, Endpoint]) -> tuple[list[Route], list[Callable[..., Any]]]:
+    """Every way to call a handler, Quart's own and the hot ones, and the handlers of WebSockets."""
+    routes = [Route(path, method, each.handler) for path, each in hot.items() for method in each.methods]
+    sockets = []
+    for rule in app.url_map.iter_rules():
+        handler = app.view_functions[rule.endpoint]
+        if rule.websocket:
+            sockets.append(handler)
+        else:
+            path = re.sub(r"<(?:[^:>]+:)?(\w+)>", r"{\1}", rule.rule)
+            routes += [Route(path, method, handler) for method in rule.methods or ()]
+    return [route for route in routes if route.method not in ("HEAD", "OPTIONS")], sockets
 
 
 def caller() -> Caller:

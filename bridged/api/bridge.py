@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack, aclosing
 from functools import partial
 from typing import Any
@@ -19,12 +20,14 @@ from bridged.actors.session import converse, info
 from bridged.api.access import Visit
 from bridged.api.app import Services, body_chunks, caller, error_response, json_response
 from bridged.api.hot import Answer, Endpoint, HotRequest, json_answer
+from bridged.api.openapi import CLIENT_ID, Parameter, Reply, described, json_reply, told
 from bridged.api.query import idempotency_key, required, result_kind, seconds, submission
 from bridged.api.results import result_answer
-from bridged.api.uploads import receive_files
-from bridged.catalogue import to_base64
-from bridged.errors import BadRequest, BridgedError
-from bridged.model import owner_of, shown_client_id
+from bridged.api.shapes import FILES, IDEMPOTENCY_KEY, RES_TYPE, SUBMISSION, UPLOAD, Queued, Said, waiting
+from bridged.api.uploads import ReceivedFile, receive_files
+from bridged.catalogue import Catalogue, to_base64
+from bridged.errors import BadRequest, BridgedError, Unauthorized
+from bridged.model import Fault, JobState, owner_of, shown_client_id
 
 KEY_WITHDRAWN = "the API key of this connection is not valid any more"
 
@@ -36,9 +39,60 @@ GREETING = (
 )
 
 
+SOCKET = """\
+**The WebSocket** `/ws?clientId=…` (scope `submit`; `?key=…` in place of the header will do) tells of a client's jobs,
+as JSON texts `{"status", "detail", "details", "job_id", "resume"}`, the last two where there is something to say:
+`connected` once; `listening` while nothing else is said; `progress` with "12.62%"; `error` with a reason; `closed` once
+the client's last open job has ended; then the service closes the connection, and the files are fetched with /history.
+A client that goes away takes its jobs with it, unless their workflow says otherwise. `?resume=TOKEN`, the token of the
+first message, proves to be the client that went away. Nothing has to be sent. Close codes: 1000 done, 1001 the service
+stops, 1008 the key was withdrawn. What is wrong with the request is answered before the upgrade, as on other paths.
+"""
+
+
+class WorkflowListed(msgspec.Struct):
+    """`fn`: its file; `thumbnail`: a picture in base64."""
+
+    alias: str
+    fn: str
+    description: str
+    thumbnail: str | None
+
+
+class InputShown(msgspec.Struct):
+    """`type`: str, int, float, bool, or the MIME type of a file, whose value is an upload token; `descimage`: a picture
+    in base64."""
+
+    type: str
+    title: str
+    default: str | int | float | bool
+    descimage: str | None
+
+
+class Info(msgspec.Struct):
+    """A client's newest state, as the WebSocket would have told it, and what became of its newest job; `position` is 1
+    for the next one."""
+
+    status: str
+    detail: str
+    details: str | msgspec.UnsetType = msgspec.UNSET
+    job_id: str | msgspec.UnsetType = msgspec.UNSET
+    state: JobState | msgspec.UnsetType = msgspec.UNSET
+    position: int | msgspec.UnsetType | None = msgspec.UNSET
+    reason: str | msgspec.UnsetType = msgspec.UNSET
+    fault: Fault | msgspec.UnsetType = msgspec.UNSET
+
+
 def hot_endpoints(services: Services) -> dict[str, Endpoint]:
     """What every job costs: submit and fetch."""
 
+    @described(
+        "Submit a job",
+        parameters=(CLIENT_ID, IDEMPOTENCY_KEY),
+        body=SUBMISSION,
+        replies={200: json_reply("It is queued.", Queued)},
+        refusals=(413, 503),
+    )
     async def generate(request: HotRequest) -> Answer:
         caller = request.caller
         name = caller.client_id(request.args)
@@ -50,6 +104,18 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
         )
         return json_answer({"detail": f"queued / {submitted.position}", "job_id": submitted.job_id})
 
+    @described(
+        "Fetch a job's files",
+        "The oldest finished job of the client whose files were not fetched yet. After a whole answer it counts as "
+        "fetched.",
+        parameters=(
+            CLIENT_ID,
+            RES_TYPE,
+            Parameter("jobId", "this job of the client, also where it was fetched before"),
+            waiting(0, "seconds to wait while the client has open jobs"),
+        ),
+        replies={200: FILES, 204: Reply("An unknown client, or nothing to give.")},
+    )
     async def history(request: HotRequest) -> Answer:
         client = services.clients.get(request.caller.client_id(request.args))
         kind, wait = result_kind(request.args), seconds(request.args, "wait", 0.0)
@@ -70,50 +136,66 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
 def routes(services: Services) -> Blueprint:
     """The blueprint of this dialect's other endpoints."""
     bridge = Blueprint("bridge", __name__)
+    kept = _Kept(services.catalogue)
 
     @bridge.get("/")
+    @described("A greeting", replies={200: Reply("For people.", {"text/plain": {"type": "string"}})})
     async def greeting() -> Response:
         return Response(GREETING, content_type="text/plain; charset=utf-8")
 
     @bridge.get("/workflow-list")
+    @described("The workflows", replies={200: json_reply("Those that the key may run.", list[WorkflowListed])})
     async def workflow_list() -> Response:
-        return json_response(
-            [
-                {"alias": w.alias, "fn": w.fn, "description": w.description, "thumbnail": to_base64(w.thumbnail)}
-                for w in services.catalogue().workflows.values()
-                if caller().may_run(w.alias)
-            ]
+        mine = caller()
+        return kept.response(
+            mine.aliases,
+            lambda catalogue: [
+                WorkflowListed(w.alias, w.fn, w.description, to_base64(w.thumbnail))
+                for w in catalogue.workflows.values()
+                if mine.may_run(w.alias)
+            ],
         )
 
     @bridge.get("/workflow-info")
+    @described(
+        "A workflow's inputs",
+        parameters=(Parameter("workflow", "an alias of /workflow-list", required=True),),
+        replies={200: json_reply("NODE/input -> what it is.", dict[str, InputShown])},
+    )
     async def workflow_info() -> Response:
-        workflow = services.catalogue().get(required(request.args, "workflow", "an alias of /workflow-list"))
-        caller().need_alias(workflow.alias)
-        return json_response(
-            {
-                key: {
-                    "type": declared.type,
-                    "title": declared.title,
-                    "default": declared.default,
-                    "descimage": to_base64(declared.descimage),
-                }
-                for key, declared in workflow.inputs.items()
-            }
+        alias = required(request.args, "workflow", "an alias of /workflow-list")
+        caller().need_alias(alias)
+        return kept.response(
+            alias,
+            lambda catalogue: {
+                key: InputShown(declared.type, declared.title, declared.default, to_base64(declared.descimage))
+                for key, declared in catalogue.get(alias).inputs.items()
+            },
         )
 
     @bridge.post("/upload")
+    @described(
+        "Upload input files",
+        "All of them are taken, or none. Names, types and contents are checked.",
+        parameters=(CLIENT_ID,),
+        body=UPLOAD,
+        replies={200: json_reply("Identifier -> the token that stands for the file as a value.", dict[str, str])},
+        refusals=(413, 503),
+    )
     async def upload() -> Response:
         name = caller().client_id(request.args)
         files = services.settings().files
         limit = int(files.upload_max_size * 1e6)
-        services.clients.refuse_upload(name, services.settings().limits.uploads_per_client * 1e6)
-        received = await receive_files(
-            request.headers.get("Content-Type", ""),
-            body_chunks(limit),
-            services.spool,
-            limit=limit,
-            rules=files,
-        )
+        most = services.settings().limits.uploads_per_key * 1e6
+        with services.clients.room_for_upload(name, min(request.content_length or limit, limit), most):
+            received = await receive_files(
+                request.headers.get("Content-Type", ""),
+                body_chunks(limit),
+                services.spool,
+                limit=limit,
+                rules=files,
+            )
+            await _keep_only(services, received)
         tokens = {
             part.identifier: services.clients.add_upload(name, part.name, part.file, files.upload_ttl).token
             for part in received
@@ -122,14 +204,27 @@ def routes(services: Services) -> Blueprint:
         return json_response(tokens)
 
     @bridge.get("/execution-info")
+    @described(
+        "A client's state",
+        "For clients without a WebSocket.",
+        parameters=(CLIENT_ID,),
+        replies={200: json_reply("Its newest state; null for an unknown client.", Info | None)},
+    )
     async def execution_info() -> Response:
         return json_response(info(services.clients.get(caller().client_id(request.args)), services.dispatcher.position))
 
     @bridge.get("/generation-count")
+    @described("Jobs ever started", replies={200: json_reply("A number.", int)})
     async def generation_count() -> Response:
         return json_response(services.generation_count())
 
     @bridge.post("/free")
+    @described(
+        "Free the PCs' memory",
+        "Of the PCs that hold the client's jobs; with no clientId of all, which needs the scope `admin`, too.",
+        parameters=(msgspec.structs.replace(CLIENT_ID, required=False),),
+        replies={200: json_reply("They were told.", Said)},
+    )
     async def free() -> Response:
         if "clientId" not in request.args:
             caller().need("admin")  # it costs every other client's next job the time to load its models
@@ -142,6 +237,11 @@ def routes(services: Services) -> Blueprint:
         return json_response({"detail": f"server memory free now / {shown_client_id(name)}"})
 
     @bridge.post("/interrupt")
+    @described(
+        "Cancel a client's jobs",
+        parameters=(CLIENT_ID,),
+        replies={200: json_reply("They are dequeued or interrupted.", Said)},
+    )
     async def interrupt() -> Response:
         name = caller().client_id(request.args)
         client = services.clients.get(name)
@@ -150,6 +250,7 @@ def routes(services: Services) -> Blueprint:
         return json_response({"detail": f"interrupted that clientId will be ignored. / {shown_client_id(name)}"})
 
     @bridge.websocket("/ws")
+    @told(SOCKET)
     async def ws() -> Response | None:
         with ExitStack() as held:
             try:
@@ -167,6 +268,15 @@ def routes(services: Services) -> Blueprint:
     return bridge
 
 
+async def _keep_only(services: Services, received: list[ReceivedFile]) -> None:
+    """Raises Unauthorized, and removes what was received: the caller's key was withdrawn while it arrived."""
+    try:
+        services.gate.check_still(caller())
+    except Unauthorized:
+        await services.spool.discard(*(part.file for part in received))
+        raise
+
+
 def _who(services: Services) -> tuple[str, bool]:
     """Whose connection this is, and whether it proved to be the one that went away. Raises BadRequest."""
     token = websocket.args.get("resume")
@@ -180,11 +290,30 @@ def _who(services: Services) -> tuple[str, bool]:
     return name, True
 
 
+class _Kept:
+    """Answers that tell of the catalogue, made once for each: with their pictures they may have some MB, which a slow
+    reader would else hold a copy of."""
+
+    def __init__(self, catalogue: Callable[[], Catalogue]) -> None:
+        self._catalogue = catalogue
+        self._of: Catalogue | None = None
+        self._bodies: dict[object, bytes] = {}
+
+    def response(self, key: object, make: Callable[[Catalogue], Any]) -> Response:
+        catalogue = self._catalogue()
+        if catalogue is not self._of:
+            self._of, self._bodies = catalogue, {}
+        body = self._bodies.get(key)
+        if body is None:
+            body = self._bodies[key] = msgspec.json.encode(make(catalogue))
+        return Response(body, content_type="application/json")
+
+
 async def _session(services: Services, name: str, resumed: bool, visit: Visit) -> tuple[int, str]:
     """One connection from its acceptance to its end by us; with which code and reason to close it."""
     try:
         with services.clients.session(name, resumed=resumed) as (client, session):
-            visit.end = partial(session.close, KEY_WITHDRAWN)
+            visit.on_withdrawn(partial(session.close, KEY_WITHDRAWN))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_read_and_ignore)
                 await _talk(client, session, services)

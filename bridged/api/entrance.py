@@ -4,6 +4,7 @@ that every answer carries.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -26,6 +27,9 @@ SAFE = [
 ]
 """of every answer: it is what it says it is, no page shows it in a frame, and no cache keeps it"""
 
+ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*://[^/]*(/.*)?", re.IGNORECASE | re.DOTALL)
+"""a request's target as a whole URL, which every server takes (RFC 9112 3.2.2)"""
+
 
 class Entrance:
     """The whole service as one ASGI application. `deadline` (s) bounds the last message of an answer."""
@@ -40,6 +44,7 @@ class Entrance:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        scope["path"] = one_path(scope["path"])
         origin = self._listed_origin(scope)
         if scope["type"] == "http":
             preflight = scope["method"] == "OPTIONS" and _has(scope, b"access-control-request-method")
@@ -90,6 +95,15 @@ class Entrance:
             if name == b"origin":
                 return value if self._gate.origin_allowed(value.decode("latin-1")) else b""
         return b""
+
+
+def one_path(path: str) -> str:
+    """The one way to write a path. Quart's routing takes `//status` and `http://any/status` for `/status`, so whoever
+    looks at the path before it would else see another one: a key's scope was got round so."""
+    if not path.startswith("/"):
+        absolute = ABSOLUTE.fullmatch(path)
+        path = (absolute[1] or "/") if absolute else f"/{path}"
+    return re.sub(r"/{2,}", "/", path)
 
 
 async def _marked(headers: list[tuple[bytes, bytes]], send: Send, message: Any) -> None:

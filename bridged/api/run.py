@@ -10,18 +10,49 @@ from __future__ import annotations
 import uuid
 from functools import partial
 
+import msgspec
+
 from bridged.actors.books import JobRecord
 from bridged.api.app import Services
 from bridged.api.hot import Answer, ClientGone, Endpoint, HotRequest, json_answer
+from bridged.api.openapi import CLIENT_ID, described, json_reply
 from bridged.api.query import idempotency_key, result_kind, seconds, submission
 from bridged.api.results import result_answer
+from bridged.api.shapes import FILES, IDEMPOTENCY_KEY, RES_TYPE, SUBMISSION, Failed, waiting
 from bridged.errors import BadRequest
 from bridged.model import Fault, JobState, shown_client_id
 
 STATUS_OF_FAULT = {Fault.WORKFLOW: 422, Fault.HOST: 502, Fault.NETWORK: 502, Fault.CLIENT: 409, Fault.POLICY: 422}
 
 
+class StillOpen(msgspec.Struct):
+    """Where the job goes on: its files are fetched with /history under this clientId."""
+
+    detail: str
+    job_id: str
+    clientId: str
+
+
 def hot_endpoints(services: Services) -> dict[str, Endpoint]:
+    @described(
+        "Submit a job and wait for its files",
+        "A client that goes away while it waits takes the job with it, unless it gave an Idempotency-Key.",
+        parameters=(
+            msgspec.structs.replace(CLIENT_ID, required=False),
+            IDEMPOTENCY_KEY,
+            RES_TYPE,
+            waiting(60, "seconds to wait for the job's end"),
+        ),
+        body=SUBMISSION,
+        replies={
+            200: FILES,
+            202: json_reply("The job still goes on.", StillOpen),
+            409: json_reply("The job was cancelled.", Failed),
+            422: json_reply("A value is wrong, no PC can run the workflow, or it failed on them.", Failed),
+            502: json_reply("The job failed for a reason that lies with the PCs or the network.", Failed),
+        },
+        refusals=(404, 413, 503),
+    )
     async def run(request: HotRequest) -> Answer:
         key = idempotency_key(request.header(b"idempotency-key"))
         if key and "clientId" not in request.args:
