@@ -27,7 +27,6 @@ from bridged.errors import BadRequest, TooMany
 from bridged.model import Grace, JobEvent, JobState, Output, StoredFile, Upload, owner_of
 from bridged.store.ledger import ClientConnected, Ledger, ResultFetched, Saved, UploadAdded, UploadsForgotten
 
-
 FORGET = 60.0
 """seconds that a client without a job, of whom nothing is heard, stays known"""
 

@@ -165,6 +165,9 @@ def document(routes: Iterable[Route], sockets: Iterable[Callable[..., Any]]) -> 
     shapes[id(Refusal)] = Refusal
     schemas, components = msgspec.json.schema_components(shapes.values(), ref_template="#/components/schemas/{name}")
     made = dict(zip(shapes, schemas, strict=True))
+    for component in components.values():
+        if "description" in component:  # a docstring, broken into lines
+            component["description"] = " ".join(component["description"].split())
     paths: dict[str, dict[str, Any]] = {}
     for route, operation in listed:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, operation, made)

@@ -94,7 +94,8 @@ class Limits(_Section, frozen=True):
     a request's headers to be complete, `body_timeout` (s) for the next bytes of its body, which must also arrive at
     `body_min_rate` (kB/s) on average. `connections` open at once in all, `connections_per_address` from one, and
     `sessions_per_address` WebSockets. `submissions_per_minute` and `requests_per_minute` of one address without a
-    key (0: no limit); keys have limits of their own. `uploads_per_key` (MB) waiting to be used; callers without a key share one.
+    key (0: no limit); keys have limits of their own. `uploads_per_key` (MB) waiting to be used; callers without a key
+    share one.
     """
 
     json_max_size: Annotated[float, Meta(gt=0, le=16)] = 1.0

@@ -15,8 +15,8 @@ _RESERVED = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9¹²³]|conin\$|conou
 """names of devices, which Windows opens in place of a file, also with an extension (Microsoft, "Naming Files")"""
 
 _FORBIDDEN = frozenset("<>:|")
-"""`:` opens an alternate data stream on Windows, the others belong to markup and shells. Windows has no `"`, `?` and `*`
-in names either, but people on other systems do, and no name of theirs ever becomes a path here."""
+"""`:` opens an alternate data stream on Windows, the others belong to markup and shells. Windows has no `"`, `?` and
+`*` in names either, but people on other systems do, and no name of theirs ever becomes a path here."""
 
 EXECUTABLE = frozenset(
     (
