@@ -129,6 +129,8 @@ class _Download:
         self._client = client
         self._spool = spool
         self._limit = int(settings.result_max_size * 1e6)
+        self._most = int(settings.results_max_total * 1e6)
+        """bytes of all files of one prompt: more than the results of everybody may have is nobody's"""
         self._settings = settings
         self._give_up_at = give_up_at
         self.outputs: list[Output] = []
@@ -136,6 +138,8 @@ class _Download:
 
     async def take(self, file: RemoteFile, name: str) -> None:
         begun, pause = 0, 0.1
+        room = self._most - sum(output.file.size for output in self.outputs)
+        limit = max(0, min(self._limit, room))
         while True:
             count = len(self.outputs)
             try:
@@ -146,7 +150,7 @@ class _Download:
                         raise AttemptFailed(message, Fault.HOST)
                     stored = await self._spool.receive(
                         *("results", name, _Heard(self._follow, chunks)),
-                        limit=self._limit,
+                        limit=limit,
                         rules=self._settings,
                         strip=self._follow.job.metadata == "strip",
                         patience=self._give_up_at - trio.current_time(),

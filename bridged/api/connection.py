@@ -88,10 +88,7 @@ class Connections:
         try:
             yield True
         finally:
-            self._count -= 1
-            self._open[address].discard(connection)
-            if not self._open[address]:
-                del self._open[address]
+            self._forget(connection, address)
 
     def _has_room(self, host: str, address: str) -> bool:
         limits = self.limits()
@@ -101,11 +98,24 @@ class Connections:
         if self._count < min(limits.connections, self._most):
             return True
         # Full: whoever has most gives up one that it does not use, so that a few addresses cannot keep all others out.
-        fullest = max(self._open.values(), key=len)
-        idle = next((each for each in fullest if each.is_idle()), None) if len(fullest) > held + 1 else None
-        if idle is not None:
-            idle.cut()
-        return idle is not None
+        most = max(self._open, key=lambda each: len(self._open[each]))
+        if len(self._open[most]) <= held + 1:
+            return False
+        idle = next((each for each in self._open[most] if each.is_idle()), None)
+        if idle is None:
+            return False
+        idle.cut()
+        self._forget(idle, most)
+        return True
+
+    def _forget(self, connection: Connection, address: str) -> None:
+        """It counts no more; once is enough."""
+        connections = self._open.get(address, set())
+        if connection in connections:
+            self._count -= 1
+            connections.discard(connection)
+            if not connections:
+                del self._open[address]
 
     @contextmanager
     def refusing(self) -> Iterator[bool]:
@@ -216,20 +226,24 @@ class _CanRead(EventWrapper):
     """hypercorn waits for it to take the next request, when that came before the answer to the one before it; then
     nobody reads, so somebody must look whether the client is still there."""
 
-    def __init__(self, protocol: _Protocol, sock: trio.socket.SocketType) -> None:
+    def __init__(self, sock: trio.socket.SocketType) -> None:
         super().__init__()
-        self._protocol = protocol
-        self._poll = select.poll()
-        self._poll.register(sock.fileno(), select.POLLRDHUP)
+        self._socket = sock
 
     async def wait(self) -> None:
         while not self.is_set():
             with trio.move_on_after(PAUSE):
                 await super().wait()
                 return
-            if self._poll.poll(0):
-                await self._protocol.handle(Closed())
-                await super().wait()
+            if self._is_gone():
+                raise _Over  # hypercorn would wait for an answer that nobody can send any more
+
+    def _is_gone(self) -> bool:
+        if self._socket.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
 
 
 class Connection(TCPServer):
@@ -300,7 +314,7 @@ class Connection(TCPServer):
                 parse_socket_addr(self._socket.family, self._socket.getsockname()),
                 self.protocol_send,
             )
-            protocol.can_read = _CanRead(protocol, self._socket)
+            protocol.can_read = _CanRead(self._socket)
             self.protocol = cast("ProtocolWrapper", protocol)
             self._http = protocol
             await self._read_data()
@@ -313,7 +327,7 @@ class Connection(TCPServer):
 
     async def _linger(self) -> None:
         """So that what was said last arrives: closing with bytes unread resets the connection."""
-        with trio.move_on_after(LINGER):
+        with trio.move_on_after(LINGER), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             if not self._tls:
                 await self.stream.send_eof()
             while await self.stream.receive_some(MAX_RECV):
@@ -356,7 +370,10 @@ class Connection(TCPServer):
             except _Over:
                 await self._linger()
                 break
-            if not data or self._http.enough:
+            if self._http.enough:
+                await self._linger()
+                break
+            if not data:
                 break
             if self._begun is None and self._has_part_of_a_request():
                 self._begun = trio.current_time()

@@ -77,7 +77,9 @@ class Scanner:
         if self._away:
             self._away = False
             log.warning("the virus scanner answers again")
-        return answer.removeprefix("stream: ").removesuffix("FOUND").strip() if answer != "stream: OK" else ""
+        if answer == "stream: OK":
+            return ""
+        return answer.removeprefix("stream: ").removesuffix("FOUND").strip() or "something it does not name"
 
     def _note(self, why: str) -> None:
         if not self._away:

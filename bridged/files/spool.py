@@ -194,6 +194,8 @@ class Incoming:
         self._size = 0
         self._on_disk = False
         self._finished = False
+        self._left = False
+        """nobody waits for it any more"""
 
     async def __aenter__(self) -> Incoming:
         return self
@@ -292,8 +294,7 @@ class Incoming:
         """As `_run`, a few at once."""
         if quick and self._spool.disk_is_quick():
             return await self._run(work, quick)
-        async with self._spool.deep:
-            return await self._in_thread(work)
+        return await self._in_thread(work, self._spool.deep)
 
     async def _run(self, work: Callable[[], R], quick: bool) -> R:
         """`quick`: right here, while the disk is."""
@@ -302,14 +303,31 @@ class Incoming:
                 return work()
         return await self._in_thread(work)
 
-    async def _in_thread(self, work: Callable[[], R]) -> R:
+    async def _in_thread(self, work: Callable[[], R], limiter: trio.CapacityLimiter | None = None) -> R:
+        """Being cancelled does not wait for the work: a check may take a minute, a stop may not. It keeps its place in
+        the limiter until it is done, and cleans up after itself."""
+
+        def to_its_end() -> R:
+            try:
+                return work()
+            finally:
+                if self._left:
+                    self._remove()
+
         with _storage_errors():
-            return await trio.to_thread.run_sync(work, limiter=self._spool.limiter)
+            return await trio.to_thread.run_sync(
+                to_its_end, limiter=limiter or self._spool.limiter, abandon_on_cancel=True
+            )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._on_disk and not self._finished:
-            # One unlink of a local file: quick enough to do right here, also while being cancelled.
+        if not self._finished:
+            self._left = True
+            self._remove()
+
+    def _remove(self) -> None:
+        """One unlink of a local file or two: quick enough also for the event loop, and while being cancelled."""
+        if self._on_disk:
             self._path.unlink(missing_ok=True)
             self._path.with_suffix(".file").unlink(missing_ok=True)

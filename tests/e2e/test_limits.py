@@ -14,6 +14,7 @@ import trio
 from tests.conftest import StartFake
 from tests.e2e.house import House
 from tests.e2e.test_access import picture, wait_for_keys
+from tests.e2e.test_connections import connections
 from tests.fakes.comfyui import FakeComfyUI
 
 UPGRADE = (
@@ -276,12 +277,16 @@ async def test_what_stands_behind_an_upgrade_is_refused(
 async def test_a_client_that_sent_its_next_request_already_can_still_leave(house: House, fake: FakeComfyUI) -> None:
     """Nobody reads while an answer is awaited: its going away must be seen all the same."""
     fake.script.gate = trio.Event()
+    before = connections(house)
     async with raw(house) as stream:
         body = b'{"workflow": "pattern"}'
         run = request("POST", "/run?clientId=r&wait=100", f"Content-Length: {len(body)}", body=body)
         await stream.send_all(run + request("GET", "/status"))
         await house.wait_status(lambda s: s["jobs"] == {"running": 1})
     await house.wait_status(lambda s: s["jobs"] == {"cancelled": 1})
+    with trio.fail_after(5):
+        while connections(house) > before:  # nothing of it stays
+            await trio.sleep(0.01)
 
 
 async def test_connections_that_are_refused_take_nobodys_place(strict: House) -> None:
@@ -295,10 +300,11 @@ async def test_connections_that_are_refused_take_nobodys_place(strict: House) ->
         for _ in range(30):
             held.append(await trio.open_tcp_stream(host, int(port)))
             await held[-1].send_all(request("GET", "/generation-count"))
-        for _ in range(3):
-            other = await trio.open_tcp_stream(host, int(port), local_address="127.0.0.9")
-            held.append(other)
+        others = [await trio.open_tcp_stream(host, int(port), local_address="127.0.0.9") for _ in range(3)]
+        held += others
+        for other in others:
             await other.send_all(request("GET", "/generation-count"))
+        for other in others:
             with trio.fail_after(5):
                 assert status(await other.receive_some()) == 200
     finally:

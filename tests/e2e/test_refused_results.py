@@ -38,7 +38,7 @@ async def test_the_others_are_delivered(house: House, fake: FakeComfyUI, kind: s
             answer = response.json()
             assert len(answer["files"]) == 2
             assert [refused["name"] for refused in answer["refused"]] == [f"pattern-{job[:8]}-2.png"]
-            assert "php" in answer["refused"][0]["reason"]
+            assert "PHP" in answer["refused"][0]["reason"]
         else:
             assert response.content.count(b"Content-Disposition") == 2
             assert b"php" not in response.content

@@ -57,10 +57,37 @@ def test_its_refusal_comes_back_in_words(large: Path) -> None:
         decode(b"no picture at all", "image/tiff", SIZE)
 
 
-def test_one_that_ends_otherwise_is_a_refusal_too(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+def script(folder: Path, text: str) -> str:
+    path = folder / "decoder"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("end", ["kill -XCPU $$", "kill -SEGV $$", f"exit {decoding.OUT_OF_MEMORY}"])
+def test_a_picture_that_breaks_its_decoder_is_refused(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", script(tmp_path, end))
     with pytest.raises(Refusal, match="within the time and the memory"):
         decode(large, "image/tiff", SIZE)
+
+
+@pytest.mark.parametrize("end", ["kill -TERM $$", "kill -KILL $$", "exit 1"])
+def test_an_end_that_is_not_the_pictures_doing_does_not_refuse_it(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", script(tmp_path, end))
+    with pytest.raises(OSError, match="decoder failed"):
+        decode(large, "image/tiff", SIZE)
+
+
+def test_nothing_of_the_services_folder_is_imported(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "resource.py").write_text("raise SystemExit(1)")
+    monkeypatch.chdir(tmp_path)
+    decode(large, "image/tiff", SIZE)
 
 
 def test_one_that_takes_too_long_is_ended(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:

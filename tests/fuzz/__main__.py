@@ -121,7 +121,7 @@ def in_process(name: str, seconds: float) -> dict[str, Any]:
     if is_guided:
         tried = re.search(r"number_of_executed_units: (\d+)", complaints)
         failed = process.returncode != 0
-        return {"examples": int(tried[1]) if tried else 0, "failure": _of_atheris(complaints) if failed else ""}
+        return {"examples": int(tried[1]) if tried else 0, "failure": _of_atheris(said + complaints) if failed else ""}
     if process.returncode != 0 or not said:
         return {"examples": 0, "failure": f"it ended with {process.returncode}\n{complaints[-8000:]}"}
     told: dict[str, Any] = json.loads(said.splitlines()[-1])
@@ -130,8 +130,8 @@ def in_process(name: str, seconds: float) -> dict[str, Any]:
 
 def _of_atheris(said: str) -> str:
     """What it says from the exception on, with where it has put the input."""
-    at = said.find("=== Uncaught Python exception")
-    return said[at if at >= 0 else -8000 :][:8000]
+    said = re.sub(r"(?m)^(INFO|WARNING): .*\n", "", said)
+    return said[max(0, said.find("=== Uncaught Python exception")) :][:8000]
 
 
 def main() -> int:

@@ -76,9 +76,10 @@ class Service:
         self.descriptors, self.resident = self._descriptors(), self._resident()
 
     def stop(self) -> None:
-        self.bystander.close()
         self.process.kill()
         self.process.wait()
+        if hasattr(self, "bystander"):  # else it did not start
+            self.bystander.close()
         self._folder.cleanup()
 
     def log(self) -> str:

@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import ctypes
 import io
+import logging
 import resource
+import signal
 import subprocess
 import sys
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, TiffImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
 from bridged.files.formats.limits import Picture
 from bridged.files.formats.source import Refusal
+
+log = logging.getLogger(__name__)
 
 Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged metadata: the walk has judged that
@@ -54,8 +58,14 @@ LARGE = 8_000_000
 PATIENCE, CPU, MEMORY = 60, 30, 4 * 10**9
 """seconds, seconds of CPU and bytes of address space that the process may take"""
 
-REFUSED = 3
-"""its exit status when it says why on its standard output"""
+REFUSED, OUT_OF_MEMORY = 3, 4
+"""its exit status when it says why on its standard output, and when it cannot go on"""
+
+BROKE_IT = {OUT_OF_MEMORY, *(-number for number in (signal.SIGXCPU, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS))}
+"""how it ends by what is in the picture; every other end is a fault of ours"""
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2)"""
 
 _EIGHTH = 8
 """JPEG: decoded at an eighth of its size, which reads all of its data and needs a 64th of the memory"""
@@ -89,22 +99,33 @@ def _decode_here(file: BinaryIO, kind: str, picture: Picture) -> None:
 
 
 def _decode_apart(file: BinaryIO, kind: str, picture: Picture) -> None:
-    command = [sys.executable, "-m", __name__, kind, *map(str, picture)]
+    given: dict[str, Any] = {"input": file.getvalue()} if isinstance(file, io.BytesIO) else {"stdin": file}
     try:
-        if isinstance(file, io.BytesIO):
-            ended = subprocess.run(command, input=file.getvalue(), capture_output=True, timeout=PATIENCE)
-        else:
-            ended = subprocess.run(command, stdin=file, capture_output=True, timeout=PATIENCE)
+        ended: subprocess.CompletedProcess[bytes] = subprocess.run(
+            [sys.executable, "-P", "-m", __spec__.name, kind, *map(str, picture)],
+            capture_output=True,
+            timeout=PATIENCE,
+            cwd="/",
+            env={"PYTHONPATH": str(Path(__file__).parents[3])},
+            start_new_session=True,  # what the terminal says to the service is not for it
+            **given,
+        )
     except subprocess.TimeoutExpired:
         raise Refusal("it takes too long to decode") from None
     if ended.returncode == REFUSED:
         raise Refusal(ended.stdout.decode(errors="replace"))
-    if ended.returncode:
+    if ended.returncode in BROKE_IT:
         raise Refusal("it cannot be decoded within the time and the memory that a picture may take")
+    if ended.returncode:
+        said = ended.stderr.decode(errors="replace")[-2000:]
+        log.error("the picture decoder ended with %d: %s", ended.returncode, said)
+        raise OSError("the picture decoder failed")
 
 
 def _main(kind: str, width: str, height: str, frames: str) -> int:
-    """The process: the picture comes on standard input."""
+    """The process: the picture comes on standard input. It ends with the thread that waits for it."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # told to the whole service: its own stop is what counts
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU, CPU))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -115,6 +136,8 @@ def _main(kind: str, width: str, height: str, frames: str) -> int:
     except Refusal as refusal:
         sys.stdout.write(str(refusal))
         return REFUSED
+    except MemoryError:
+        return OUT_OF_MEMORY
     return 0
 
 
