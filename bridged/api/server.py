@@ -10,6 +10,7 @@ from typing import Any
 import trio
 from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio import serve as hypercorn_serve
+from hypercorn.trio.tcp_server import TCPServer
 
 from bridged.api.connection import KEEP_ALIVE, Connection, Connections, ServerConfig
 from bridged.api.entrance import Entrance
@@ -20,7 +21,12 @@ from bridged.errors import ConfigError
 log = logging.getLogger(__name__)
 
 
-hypercorn_run.TCPServer = Connection  # type: ignore[assignment,attr-defined]
+def _connection(app: Any, config: Any, *rest: Any) -> TCPServer:
+    """In the place of hypercorn's class: our connections for our server. Others in this process keep theirs."""
+    return (Connection if isinstance(config, ServerConfig) else TCPServer)(app, config, *rest)
+
+
+hypercorn_run.TCPServer = _connection  # type: ignore[assignment,attr-defined]
 
 
 def listen(server: Server) -> socket.socket:

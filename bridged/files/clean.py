@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bridged.errors import FileRefused
-from bridged.files.clean_audio import flac, mp3, wav
+from bridged.files.clean_audio import flac, wav
+from bridged.files.clean_bmp import bmp
 from bridged.files.clean_images import gif, jpeg, png, webp
 from bridged.files.clean_matroska import matroska
+from bridged.files.clean_mp3 import mp3
 from bridged.files.clean_mp4 import mp4
 from bridged.files.clean_ogg import ogg
 from bridged.files.clean_tiff import tiff
@@ -37,7 +39,7 @@ STRIPPERS: dict[str, Callable[[Source], Iterator[Piece]]] = {
     "image/webp": webp,
     "image/gif": gif,
     "image/tiff": tiff,
-    "image/bmp": _nothing,
+    "image/bmp": bmp,
     "video/mp4": mp4,
     "video/quicktime": mp4,
     "video/x-m4v": mp4,

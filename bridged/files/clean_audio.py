@@ -1,4 +1,4 @@
-"""WAV, FLAC and MP3 without metadata. The samples are copied as they are.
+"""WAV and FLAC without metadata. The samples are copied as they are.
 
 Sources: RIFF/WAVE (Microsoft, 1991), RFC 9639 (FLAC), ID3v2.4.0 structure, APEv2 and Lyrics3 specifications.
 """
@@ -45,7 +45,7 @@ VENDOR_MAX, COMMENTS_READ = 4096, 65536
 
 def flac(source: Source) -> Iterator[Piece]:
     """Comments, pictures, application data, cue sheets and padding go; ID3 tags around it, too."""
-    start, stop = _between_tags(source)
+    start, stop = between_tags(source)
     if source.at(start, 4) != b"fLaC":
         raise Unclean("it does not begin as a FLAC")
     at, last = start + 4, False
@@ -89,25 +89,11 @@ def bare_comments(comments: bytes) -> bytes:
     return comments[: size + 4] + struct.pack("<I", len(found)) + listed
 
 
-SYNC = re.compile(rb"\xff[\xe2-\xe7\xf2-\xf7\xfa-\xff][\x10-\xef]")
-"""the beginning of a frame of MPEG layer I, II or III (ISO/IEC 11172-3 section 2.4.2.3), its bit rate given"""
-
-SYNC_WITHIN = 4096
-
-
-def mp3(source: Source) -> Iterator[Piece]:
-    """Everything before the first frame and after the last goes: ID3v2, ID3v1, APE, Lyrics3."""
-    start, stop = _between_tags(source)
-    found = SYNC.search(source.upto(start, min(SYNC_WITHIN, stop - start)))
-    if found is None:
-        raise Unclean("its sound does not begin where it should")
-    yield Span(start + found.start(), stop)
-
-
-def _between_tags(source: Source) -> tuple[int, int]:
-    """Where the sound begins and ends: between ID3v2 and APE tags before it, and such, ID3v1 and Lyrics3 behind it."""
+def between_tags(source: Source) -> tuple[int, int]:
+    """Where the sound of a FLAC or MP3 begins and ends: between ID3v2 and APE tags before it, and such, ID3v1 and
+    Lyrics3 behind it."""
     start, stop = 0, source.size
-    while size := _leading_tag(source, start):
+    while size := leading_tag(source, start):
         start += size
     while (size := _trailing_tag(source, stop)) and stop - size >= start:
         stop -= size
@@ -116,7 +102,7 @@ def _between_tags(source: Source) -> tuple[int, int]:
     return start, stop
 
 
-def _leading_tag(source: Source, at: int) -> int:
+def leading_tag(source: Source, at: int) -> int:
     """Bytes of the tag that begins there; 0: none does."""
     head = source.upto(at, 32)
     if head.startswith(b"ID3") and len(head) >= 10:

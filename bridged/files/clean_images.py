@@ -120,8 +120,8 @@ def _after_scan(source: Source, at: int) -> int:
         at += step
 
 
-WEBP_KEPT = frozenset((b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
-HAS_EXIF, HAS_XMP = 0x08, 0x04
+HAS_EXIF, HAS_XMP, IS_ANIMATED, EXTENDED = 0x08, 0x04, 0x02, 0x100
+"""flags of VP8X, and one for that there is one"""
 
 
 def webp(source: Source) -> Iterator[Piece]:
@@ -140,34 +140,70 @@ def webp(source: Source) -> Iterator[Piece]:
 
 
 def _webp_chunks(source: Source, stop: int, orientation: int) -> Iterator[Piece]:
-    extended = False
+    still = _Still()
+    flags, seen = 0, False
     for kind, at, end in riff_chunks(source, 12, stop):
-        if kind == b"VP8X":
-            extended = True
-            flags = source.at(at + 8, 1)[0] & ~(HAS_EXIF | HAS_XMP)
-            yield Span(at, at + 8)
-            yield from number(source, at + 8, "B", flags if orientation == UPRIGHT else flags | HAS_EXIF)
-            yield from riff_rest(source, at + 9, end)
-        elif kind == b"ANMF":
+        extended = bool(flags)
+        if kind == b"VP8X" and not seen:
+            flags = EXTENDED | source.at(at + 8, 10)[0]
+            kept = flags & ~(HAS_EXIF | HAS_XMP | EXTENDED)
+            yield Span(at, at + 4)
+            yield from number(source, at + 4, "<I", 10)
+            yield from number(source, at + 8, "B", kept if orientation == UPRIGHT else kept | HAS_EXIF)
+            yield Span(at + 9, at + 18)
+        elif kind == b"ANIM" and flags & IS_ANIMATED:
+            yield Span(at, at + 4)
+            yield from number(source, at + 4, "<I", 6)
+            yield Span(at + 8, at + 14)
+            if end < at + 14:
+                raise Unclean("it ends too early")
+        elif kind == b"ANMF" and flags & IS_ANIMATED:
             yield Span(at, at + 4)
             yield from number(source, at + 4, "<I", 16 + length(_frame_chunks(source, at + 24, end)))
             yield Span(at + 8, at + 24)
             yield from _frame_chunks(source, at + 24, end)
-        elif kind in WEBP_KEPT:
+        elif kind == b"ICCP" and extended:
             yield from riff_rest(source, at, end)
         elif kind == b"EXIF" and extended and orientation != UPRIGHT:
-            exif, extended = exif_of(orientation), False
+            exif = exif_of(orientation)
             yield placed(source, at, struct.pack("<4sI", kind, len(exif)) + exif)
+            orientation = UPRIGHT
+        elif not flags & IS_ANIMATED and (extended or kind != b"ALPH"):
+            yield from still.chunk(source, kind, at, end)
+        seen = True
+    if not flags & IS_ANIMATED and not still.done:
+        raise Unclean("it has no picture")
 
 
 def _frame_chunks(source: Source, start: int, end: int) -> Iterator[Piece]:
     """Those that make one frame of an animation."""
+    still = _Still()
     for kind, at, stop in riff_chunks(source, start, end):
-        if kind in (b"ALPH", b"VP8 ", b"VP8L"):
-            yield from riff_rest(source, at, stop)
+        yield from still.chunk(source, kind, at, stop)
 
 
-GIF_KEPT_APPLICATIONS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
+class _Still:
+    """One picture: its pixels, and before lossy ones the alpha channel, which nothing else has a use for."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self._alpha: tuple[int, int] | None = None
+
+    def chunk(self, source: Source, kind: bytes, at: int, end: int) -> Iterator[Piece]:
+        """What stays of the next chunk."""
+        if self.done:
+            return
+        if kind == b"ALPH":
+            self._alpha = self._alpha or (at, end)
+        elif kind in (b"VP8 ", b"VP8L"):
+            if self._alpha and kind == b"VP8 ":
+                yield from riff_rest(source, *self._alpha)
+            yield from riff_rest(source, at, end)
+            self.done = True
+
+
+GIF_CONTROL, GIF_APPLICATION = 0xF9, 0xFF
+GIF_KEPT_APPLICATIONS = (b"\x0bNETSCAPE2.0", b"\x0bANIMEXTS1.0")
 """how often an animation is played; all others carry XMP and the like"""
 
 
@@ -194,12 +230,36 @@ def gif(source: Source, image: Callable[[Source, int, int], Iterator[Piece]] = _
         elif introducer == b"!":
             label = source.at(at + 1, 1)[0]
             end = after_blocks(source, at + 2)
-            control = label == 0xF9
-            if control or (label == 0xFF and source.at(at + 3, 11) in GIF_KEPT_APPLICATIONS):
-                yield Span(at, end)
+            if label == GIF_CONTROL:
+                yield from _gif_control(source, at, end)
+            elif label == GIF_APPLICATION and source.at(at + 2, 12) in GIF_KEPT_APPLICATIONS:
+                yield from _gif_rounds(source, at, end)
         else:
             raise Unclean("something stands between its blocks")
         at = end
+
+
+def _gif_control(source: Source, at: int, end: int) -> Iterator[Piece]:
+    """How long a frame is shown: the first sub-block says it all."""
+    size = source.at(at + 2, 1)[0]
+    if size == 4:
+        yield Span(at, at + 7)
+        yield Span(end - 1, end)
+    elif size:
+        raise Unclean("the timing of a frame is malformed")
+
+
+def _gif_rounds(source: Source, at: int, end: int) -> Iterator[Piece]:
+    """How often it is played: a sub-block of a 1 and the number."""
+    block = at + 14
+    while size := source.at(block, 1)[0]:
+        if size >= 3 and source.at(block + 1, 1) == b"\1":
+            yield Span(at, at + 14)
+            yield from number(source, block, "B", 3)
+            yield Span(block + 1, block + 4)
+            yield Span(end - 1, end)
+            return
+        block += 1 + size
 
 
 def gif_colours(flags: int) -> int:

@@ -38,7 +38,13 @@ _LOOSE_MARKUP = re.compile(
     rb")",
     re.IGNORECASE,
 )
-_PHP = re.compile(rb"<\?php(?:\s|$)", re.IGNORECASE)
+_PHP = re.compile(
+    rb"<\?(?:php(?:\s|$)|=\s{0,9}(?:"
+    rb"[$`@\"'(\\\[!~+#/-](?:[\t\n\r -~]{8}|[\t\n\r -~]{1,7}\?>)|`[\t\n\r -~]{1,7}`\s?;"
+    rb"|[a-z_]\w{2,40}\s{0,9}(?:[(#\"'`$\\]|/[/*])[\t\n\r -~]{3}))",
+    re.IGNORECASE,
+)
+"""open tags; `<?=` only with enough of an expression behind it that compressed bytes do not spell it by chance"""
 _SERVER = re.compile(
     rb"<(?:\?=|%[@=!]|%\s{0,9}(?:eval|execute|response|request|runtime|out|system|session)\b"
     rb"|\?\s{0,9}(?:\$\w|(?:echo|eval|system|exec|passthru|shell_exec|include|require|assert|print)\b))",

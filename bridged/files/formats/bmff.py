@@ -28,7 +28,7 @@ _NUMBERS = frozenset(
         *(b"trun", b"sidx", b"ssix", b"tfra", b"senc", b"saio", b"saiz", b"elst", b"mdat", b"idat", b"cslg"),
     )
 )
-"""boxes of numbers or samples, which may be anything"""
+"""boxes of numbers or samples: `mdat` may be anything, and no number spells a tag"""
 
 _TABLES = {b"stts": 8, b"ctts": 8, b"stsc": 12, b"stsz": 4, b"stco": 4, b"co64": 8, b"stss": 4}
 """bytes of an entry"""
@@ -124,6 +124,8 @@ class _Walk:
         if kind in _NUMBERS:
             if kind in _TABLES:
                 self._check_table(kind, start, end)
+            if kind != b"mdat":
+                check_region(self._source, start, end, f"its box {kind.decode()}")
             return
         if kind in _CONTAINERS or (depth > 2 and kind not in (b"stsd", b"dref") and self._in_list(start, end)):
             if depth >= MAX_DEPTH:

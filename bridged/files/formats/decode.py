@@ -79,7 +79,7 @@ def decode(content: Path | bytes, kind: str, picture: Picture) -> None:
     """
     # A file object and no name: given a name, Pillow would map a BMP into memory.
     with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file:
-        if picture.width * picture.height * picture.frames > LARGE:
+        if picture.cost > LARGE:
             _decode_apart(file, kind, picture)
         else:
             _decode_here(file, kind, picture)

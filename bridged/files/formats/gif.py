@@ -75,8 +75,10 @@ class _Walk:
         label = self._source.exact(self._at, 1)[0]
         self._at += 1
         if label == _CONTROL:
-            self._skip()
-            return
+            control = self._source.read(self._at, 6)
+            if control[:1] == b"\4" and control[5:] == b"\0":
+                self._at += 6
+                return
         start = self._at
         data = self._take()
         raw = self._source.exact(start, self._at - start)

@@ -93,6 +93,7 @@ class Directories:
                     if self._lenient:
                         continue
                     raise
+                self._count_tags((directory.end - directory.start) // self._entry.size)
                 if not depth:
                     offset = following
                 yield directory
@@ -113,10 +114,19 @@ class Directories:
             return default
         return self.integers(replace(entry, count=1, size=SIZES.get(entry.type, 1)))[0]
 
+    def _count_tags(self, count: int) -> None:
+        """Raises Refusal: too many of all EXIF together. A TIFF's own pages are limited elsewhere."""
+        if self._lenient:
+            self.source.budget.tags -= count
+            if self.source.budget.tags < 0:
+                raise Refusal("it has too many EXIF tags")
+
     def _children(self, directory: Directory) -> Iterator[int]:
         for tag in SUBDIRECTORIES & directory.entries.keys():
             try:
-                yield from (child for child in self.integers(directory.entries[tag])[:64] if child)
+                entry = directory.entries[tag]
+                entry = replace(entry, count=min(entry.count, 64), size=min(entry.count, 64) * SIZES.get(entry.type, 1))
+                yield from (child for child in self.integers(entry) if child)
             except Refusal:
                 if not self._lenient:
                     raise

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bridged.files.formats.active import check_block, check_text
 from bridged.files.formats.exif import check_exif, check_xmp
 from bridged.files.formats.limits import Limits, Picture
-from bridged.files.formats.source import BLOCK, Refusal, Source
+from bridged.files.formats.source import BLOCK, Budget, Refusal, Source
 from bridged.files.formats.trailing import skip_padding
 
 MAX_SEGMENTS, MAX_SCANS = 20_000, 100
@@ -93,7 +93,7 @@ def walk_jpeg(source: Source, limits: Limits | None, start: int = 0, *, metadata
             extra += length
             if extra > MAX_EXTRA:
                 raise Refusal(f"it has more than {MAX_EXTRA // 2**20} MB of metadata")
-            _check_metadata(marker, source.exact(body, end - body), script=script)
+            _check_metadata(marker, source.exact(body, end - body), source.budget, script=script)
         position = end
     raise Refusal(f"it has more than {MAX_SEGMENTS} segments")
 
@@ -128,7 +128,7 @@ def _end_of_scan(source: Source, start: int) -> int:
         position += len(block) - 1  # a marker may lie across two blocks
 
 
-def _check_metadata(marker: int, data: bytes, *, script: bool) -> None:
+def _check_metadata(marker: int, data: bytes, budget: Budget, *, script: bool) -> None:
     where = "its comment" if marker == 0xFE else f"its segment {marker:02X}"
     if 0xE0 <= marker <= 0xEF:
         where = f"its segment APP{marker - 0xE0}"
@@ -137,7 +137,7 @@ def _check_metadata(marker: int, data: bytes, *, script: bool) -> None:
     if marker == 0xFE:
         check_text(data, where)
     elif marker == 0xE1 and data.startswith(b"Exif\0"):
-        check_exif(data[6:], "its EXIF")
+        check_exif(data[6:], "its EXIF", budget)
     elif marker == 0xE1 and data.startswith(_XMP):
         check_xmp(data, "its XMP")
     else:

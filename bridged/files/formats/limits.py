@@ -10,6 +10,9 @@ from bridged.files.formats.source import Refusal
 TOTAL = 10
 """times `max_pixels`: what all frames together may have"""
 
+BYTES = 2
+"""bytes that each of these may unpack to on average: one frame has up to 8 a pixel, and 400 MB take a second"""
+
 
 class Rules(Protocol):
     """What is said of pictures in the settings. `max_pixels` in millions."""
@@ -29,6 +32,21 @@ class Picture(NamedTuple):
     height: int
     frames: int = 1
 
+    @property
+    def cost(self) -> int:
+        """Pixels that a decoder works on: more than those of the picture where they come in padded tiles."""
+        return self.width * self.height * self.frames
+
+
+class PaddedPicture(Picture):
+    """One whose decoder has more to do than its size says. A tuple of three all the same."""
+
+    padded: int = 0
+
+    @property
+    def cost(self) -> int:
+        return max(super().cost, self.padded)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -46,6 +64,10 @@ class Limits:
     @property
     def total(self) -> int:
         return TOTAL * self.pixels
+
+    @property
+    def unpacked(self) -> int:
+        return BYTES * self.total
 
     def size(self, width: int, height: int) -> None:
         """Raises Refusal: no pixels at all, or too many."""

@@ -20,12 +20,18 @@ _SEEK, _CUES, _CHAPTERS = 0x114D9B74, 0x1C53BB6B, 0x1043A770
 _LEVEL_1 = frozenset({_SEEK, _INFO, _TRACKS, _CHAPTERS, _CLUSTER, _CUES, _ATTACHMENTS, _TAGS, _VOID, _CRC})
 _CLOSING = _LEVEL_1 - {_VOID, _CRC}
 _IN_CLUSTER = frozenset({0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, _VOID, _CRC})
+_BLOCKS = frozenset({0xA3, 0xA0, 0xAF})
 _MASTERS = frozenset(
     {_TAGS, 0x7373, 0x63C0, 0x67C8, _TRACKS, 0xAE, _INFO, _CHAPTERS, 0x45B9, 0xB6, 0x80, _ATTACHMENTS, 0x61A7}
 )
 """elements of elements whose texts are looked at: tags, tracks, chapters, attachments"""
 
 _FILE_DATA = 0x465C
+_NAMES = {_VOID: "unused space in it", _SEEK: "its index", _CUES: "its index"}
+
+CHECKSUM, FEW = 4, 4
+"""bytes of a CRC-32 (RFC 8794, 11.3.1), and of what has no room for anything active"""
+
 _UNKNOWN = -1
 
 
@@ -35,13 +41,21 @@ def check_matroska(source: Source, _: Limits) -> None:
     at = walk.header()
     kind, at, size = walk.element(at, source.size)
     while kind in (_VOID, _CRC) and size != _UNKNOWN:
-        check_region(source, at, at + size, "unused space in it")
+        check_spare(source, kind, at, size)
         kind, at, size = walk.element(at + size, source.size)
     if kind != _SEGMENT:
         raise Refusal("it has no segment")
     check_end(source, walk.segment(at, source.size if size == _UNKNOWN else at + size))
     if not {_INFO, _TRACKS} <= walk.seen:
         raise Refusal("it has no tracks")
+
+
+def check_spare(source: Source, kind: int, at: int, size: int) -> None:
+    """What has no words: padding, checksums, indexes, times. Raises Refusal: it has, or a checksum is none."""
+    if kind == _CRC and size != CHECKSUM:
+        raise Refusal("one of its checksums is broken")
+    if size > FEW:
+        check_region(source, at, at + size, _NAMES.get(kind, "one of its elements"))
 
 
 class _Walk:
@@ -77,6 +91,7 @@ class _Walk:
         if kind != _EBML or not 0 <= size <= 4096:
             raise Refusal("its header is broken")
         end, document = at + size, b""
+        check_region(self._source, at, end, "its header")
         while at < end:
             kind, at, size = self.element(at, end)
             if size == _UNKNOWN:
@@ -103,8 +118,8 @@ class _Walk:
                 raise Refusal("one of its elements has no end")
             if kind in _MASTERS:
                 self._texts(at, at + size, 0)
-            elif kind == _VOID:
-                check_region(self._source, at, at + size, "unused space in it")
+            else:
+                check_spare(self._source, kind, at, size)
             at += size
         return at
 
@@ -118,8 +133,8 @@ class _Walk:
                 return at
             if kind not in _IN_CLUSTER or size == _UNKNOWN:
                 raise Refusal("it has data that are no element of a cluster")
-            if kind == _VOID:
-                check_region(self._source, start, start + size, "unused space in it")
+            if kind not in _BLOCKS:
+                check_spare(self._source, kind, start, size)
             at = start + size
         return at
 
@@ -133,6 +148,8 @@ class _Walk:
                 raise Refusal("its elements are broken")
             if kind in _MASTERS:
                 self._texts(at, at + size, depth + 1)
+            elif kind == _CRC:
+                check_spare(self._source, kind, at, size)
             elif size > MAX_TEXT or kind == _FILE_DATA:
                 check_region(self._source, at, at + size, "an attachment")
             elif size > 4:

@@ -39,7 +39,7 @@ def check_mp3(source: Source, _: Limits) -> None:
     """Raises Refusal: no sound, too much between its frames, active content in tags, or something behind it."""
     start = start_of_sound(source)
     end = end_of_sound(source, start)
-    if not is_sound(source, start):
+    if not is_sound(source, start, end):
         raise Refusal("it has no sound")
     at, junk = start, 0
     first = int.from_bytes(source.exact(start, 4), "big") & _FIXED
@@ -53,7 +53,7 @@ def check_mp3(source: Source, _: Limits) -> None:
         if skip_padding(source.part(0, end), at) == end:
             return
         tag = skip_leading(source, at)
-        following = tag if tag > at else _resume(source, at, min(end, at + MAX_JUNK), first)
+        following = tag if tag > at else _resume(source, at, end, first)
         if following is None:
             raise Refusal(f"{name_of(source.read(at, 32))} follows its end ({end - at} bytes)")
         if tag == at:
@@ -71,13 +71,19 @@ def start_of_sound(source: Source) -> int:
     return skip_padding(source, skip_leading(source, start)) if start else start
 
 
-def is_sound(source: Source, at: int) -> bool:
-    """Whether some frames of one kind follow each other, or all that there is."""
+def has_sound(source: Source) -> bool:
+    """Whether it is MPEG audio, behind tags if there are any. Raises Refusal."""
+    start = start_of_sound(source)
+    return is_sound(source, start, end_of_sound(source, start))
+
+
+def is_sound(source: Source, at: int, end: int) -> bool:
+    """Whether some frames of one kind follow each other, or all that there is up to the sound's `end`."""
     first = int.from_bytes(source.read(at, 4), "big") & _FIXED
     for number in range(CONSISTENT):
         size = frame_size(source.read(at, 4), first)
         if not size:
-            return number > 1 and at >= end_of_sound(source, at)
+            return number > 1 and at >= end
         at += size
     return True
 
@@ -99,11 +105,11 @@ def frame_size(head: bytes, first: int = 0) -> int:
 
 
 def _resume(source: Source, at: int, end: int, first: int) -> int | None:
-    """Where sound goes on."""
-    data = source.read(at, end - at)
+    """Where sound goes on, within MAX_JUNK bytes."""
+    data = source.read(at, min(MAX_JUNK, end - at))
     found = data.find(b"\xff", 1)
     while found >= 0:
-        if frame_size(data[found : found + 4], first) and is_sound(source, at + found):
+        if frame_size(data[found : found + 4], first) and is_sound(source, at + found, end):
             return at + found
         found = data.find(b"\xff", found + 1)
     return None

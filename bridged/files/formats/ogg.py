@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 
 from bridged.files.formats.active import MAX_TEXT, check_framed
@@ -23,10 +24,21 @@ _CODECS = (
 _COMMENTS = (b"\x03vorbis", b"OpusTags", b"\x81theora")
 _FIRST, _CONTINUED = 2, 1
 
+_HEADERS: dict[bytes, Callable[[bytes], bool]] = {
+    b"\x01vorbis": lambda packet: packet[1:7] == b"vorbis" and packet[0] & 1 == 1,
+    b"\x80theora": lambda packet: packet[:1] >= b"\x80",
+    b"\x80kate": lambda packet: packet[:1] >= b"\x80",
+    b"\x7fFLAC": lambda packet: packet[:1] != b"\xff",
+    b"fishead\0": lambda packet: True,
+    b"CMML": lambda packet: True,
+}
+"""codecs with headers behind the comments (Vorbis I 4.2.1, Theora 6.1, FLAC in Ogg: RFC 9639, 10.1), and whether a
+packet is one; Skeleton and CMML have nothing else"""
+
 
 def check_ogg(source: Source, _: Limits) -> None:
     """Raises Refusal: no chain of whole pages with right checksums, active content in tags, or more behind it."""
-    streams: dict[int, bytearray | None] = {}
+    streams: dict[int, _Stream] = {}
     position = pages = 0
     while position < source.size:
         head = source.read(position, 27)
@@ -41,34 +53,57 @@ def check_ogg(source: Source, _: Limits) -> None:
         if flags & _FIRST:
             if not body.startswith(_CODECS):
                 raise Refusal("it has a stream of an unknown kind")
-            streams[serial] = bytearray()
+            check_framed(body, "its header")
+            streams[serial] = _Stream(body)
             if len(streams) > MAX_STREAMS:
                 raise Refusal(f"it has more than {MAX_STREAMS} streams")
         elif serial not in streams:
             raise Refusal("a page of it belongs to no stream")
         else:
-            streams[serial] = _comments(streams[serial], table, body)
+            streams[serial].take(table, body)
         position += 27 + count + len(body)
-    if not pages or all(held is not None and not held for held in streams.values()):
+    if not pages or not any(stream.begun for stream in streams.values()):
         raise Refusal("it has no sound")
     check_end(source, position)
 
 
-def _comments(held: bytearray | None, table: bytes, body: bytes) -> bytearray | None:
-    """Collects the second packet of a stream, its comments, and looks at it; None: it is over."""
-    if held is None:
-        return None
-    size = 0
-    for lace in table:
-        size += lace
-        if lace < 255:
-            held += body[:size]
-            _check_comments(bytes(held))
-            return None
-    held += body
-    if len(held) > 4 * MAX_TEXT:
-        raise Refusal("its comments are too large")
-    return held
+class _Stream:
+    """Collects the packets of a stream that are no sound yet, from the second one on, and looks at them."""
+
+    def __init__(self, first: bytes) -> None:
+        self.begun = False
+        self._codec = next(codec for codec in _CODECS if first.startswith(codec))
+        self._held: bytearray | None = bytearray()
+        self._packets = 0
+
+    def take(self, table: bytes, body: bytes) -> None:
+        self.begun |= bool(table)
+        if self._held is None:
+            return
+        start = end = 0
+        for lace in table:
+            end += lace
+            if lace < 255:
+                self._held += body[start:end]
+                start = end
+                if not self._packet(bytes(self._held)):
+                    self._held = None
+                    return
+                self._held.clear()
+        self._held += body[start:]
+        if len(self._held) > 4 * MAX_TEXT:
+            raise Refusal("its comments are too large")
+
+    def _packet(self, packet: bytes) -> bool:
+        """Whether others like it may follow."""
+        self._packets += 1
+        if self._packets == 1:
+            _check_comments(packet)
+            return self._codec in _HEADERS
+        if not _HEADERS[self._codec](packet):
+            return False
+        check_framed(packet, "its header")
+        return True
 
 
 def _check_comments(packet: bytes) -> None:

@@ -33,6 +33,9 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 _PLAIN = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"pHYs": 9, b"tIME": 7, b"cICP": 4, b"bKGD": 1, b"sBIT": 1}
 """chunks of a few numbers, and the bytes that they need at least"""
 
+FEW = 8
+"""bytes of such a chunk in which nothing active has room"""
+
 
 def check_png(source: Source, limits: Limits) -> Picture:
     """Walks to the end of the file. Raises Refusal: broken, too large, or with active content."""
@@ -69,7 +72,8 @@ class _Walk:
         self._palette = False
         self._data: _Scanlines | None = None
         self._has_data = False
-        self._frames = self._frames_seen = self._sequence = self._unpacked = 0
+        self._frames = self._frames_seen = self._sequence = self._unpacked = self._rows = 0
+        self._exif = False
         self.picture = Picture(0, 0)
 
     def take(self, kind: bytes, start: int, length: int) -> None:
@@ -110,8 +114,11 @@ class _Walk:
             raise Refusal(f"it has an unknown critical chunk, {kind.decode()}")
         elif len(data) < _PLAIN.get(kind, 0):
             raise Refusal(f"its chunk {kind.decode()} is broken")
-        elif kind not in _PLAIN or len(data) > 64:
-            self._unpacked += _check_metadata(kind, data)
+        elif kind == b"eXIf" and self._exif:
+            raise Refusal("it has EXIF twice")
+        elif kind not in _PLAIN or len(data) > FEW:
+            self._exif |= kind == b"eXIf"
+            self._unpacked += _check_metadata(kind, data, self._source)
             if self._unpacked > MAX_UNPACKED:
                 raise Refusal(f"its texts unpack to more than {MAX_UNPACKED // 2**20} MB")
 
@@ -146,6 +153,10 @@ class _Walk:
 
     def _scanlines(self, width: int, height: int) -> _Scanlines:
         bits = self._header[2] * _CHANNELS[self._header[3]]
+        if self._frames:
+            self._rows += (width * bits + 7) // 8 * height
+            if self._rows > self._limits.unpacked:
+                raise Refusal(f"its frames unpack to more than {self._limits.unpacked / 1e6:g} MB together")
         return _Scanlines(width, height, bits, interlaced=bool(self._header[6]))
 
     def _animation(self, data: bytes) -> None:
@@ -253,7 +264,7 @@ class _Scanlines:
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf", b"comf"})
 
 
-def _check_metadata(kind: bytes, data: bytes) -> int:
+def _check_metadata(kind: bytes, data: bytes, file: Source) -> int:
     """Returns how many bytes were unpacked for it."""
     unpacked = 0
     where = f"its chunk {kind.decode()}"
@@ -278,7 +289,7 @@ def _check_metadata(kind: bytes, data: bytes) -> int:
         for piece in (keyword, language, translated, text):
             check_text(piece, where)
     elif kind == b"eXIf":
-        check_exif(data, where)
+        check_exif(data, where, file.budget)
     else:
         check_block(data, where)
     return unpacked

@@ -29,7 +29,7 @@ _SAMPLED = frozenset({1, 3, 6, 7, 0xFFFE})
 SLACK = 16
 """bytes: some programs count the header itself, or not the padding, or not what extends `fmt `"""
 
-_ANIMATED = 0x02
+_ALPHA = 0x10
 
 
 class Chunk(NamedTuple):
@@ -65,10 +65,16 @@ def check_webp(source: Source, limits: Limits) -> Picture:
         raise Refusal("the file is cut off, or says a wrong size")
     check_end(source, end)
     picture, frames, stills = None, 0, 0
+    alpha: Chunk | None = None
+    has_alpha = False
     for chunk in chunks(source, 12, end, MAX_CHUNKS + limits.frames):
+        if alpha and (chunk.kind != b"VP8 " or stills):
+            _webp_metadata(source, alpha)
+        alpha = None
         if picture is None:
             picture = _canvas(source, chunk)
             limits.size(picture.width, picture.height)
+            has_alpha = chunk.kind == b"VP8X" and bool(source.exact(chunk.start, 1)[0] & _ALPHA)
         if chunk.kind in (b"VP8 ", b"VP8L"):
             stills += 1
             if _bitstream(source, chunk) != picture[:2]:
@@ -77,8 +83,12 @@ def check_webp(source: Source, limits: Limits) -> Picture:
             frames += 1
             limits.frames_of(picture.width, picture.height, frames)
             _frame(source, chunk, picture)
-        elif chunk.kind not in (b"VP8X", b"ALPH", b"ANIM"):
+        elif chunk.kind == b"ALPH" and has_alpha:
+            alpha = chunk
+        else:
             _webp_metadata(source, chunk)
+    if alpha:
+        _webp_metadata(source, alpha)
     if picture is None or (stills, bool(frames)) not in ((1, False), (0, True)):
         raise Refusal("it has no picture, or more than one")
     return picture._replace(frames=max(1, frames))
@@ -114,8 +124,9 @@ def _frame(source: Source, chunk: Chunk, picture: Picture) -> None:
     streams = [each for each in inner if each.kind in (b"VP8 ", b"VP8L")]
     if len(streams) != 1 or _bitstream(source, streams[0]) != (width, height):
         raise Refusal("a frame is broken")
-    for each in inner:
-        if each.kind not in (b"VP8 ", b"VP8L", b"ALPH"):
+    for each, following in zip(inner, [*inner[1:], None], strict=True):
+        alpha = each.kind == b"ALPH" and following and following.kind == b"VP8 "
+        if not alpha and each is not streams[0]:
             _webp_metadata(source, each)
 
 
@@ -126,7 +137,7 @@ def _webp_metadata(source: Source, chunk: Chunk) -> None:
         return
     data = source.exact(chunk.start, chunk.size)
     if chunk.kind == b"EXIF":
-        check_exif(data.removeprefix(b"Exif\0\0"), "its EXIF")
+        check_exif(data.removeprefix(b"Exif\0\0"), "its EXIF", source.budget)
     elif chunk.kind == b"XMP ":
         check_xmp(data, "its XMP")
     else:
