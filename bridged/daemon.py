@@ -30,7 +30,7 @@ from bridged.actors.reloader import Loaded, Reloader, load_all
 from bridged.actors.webhooks import Webhooks
 from bridged.api.access import Gate, check_start
 from bridged.api.app import Services, create_app, hot_endpoints
-from bridged.api.connection import Connections
+from bridged.api.connections import Connections
 from bridged.api.entrance import Entrance
 from bridged.api.server import listen, serve
 from bridged.api.tls import open_certificate

@@ -173,7 +173,9 @@ def test_the_api_sees_only_the_plain_interfaces_of_the_actors() -> None:
 def test_the_api_never_imports_comfy_nor_a_client_library() -> None:
     for name in in_room("api"):
         found = imports(name, modules()[name])
-        clients = {"httpx", "trio_websocket", "httptools"} | ({"h11"} if name != "bridged.api.connection" else set())
+        clients = {"httpx", "trio_websocket", "httptools"}
+        if name not in ("bridged.api.connection", "bridged.api.http11"):
+            clients.add("h11")
         assert not {module for module in found if module.split(".")[0] in clients}, name
         assert not {module for module in found if module.startswith("bridged.comfy")}, name
 

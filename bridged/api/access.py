@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from bridged.api.connection import network_of
+from bridged.api.connections import network_of
 from bridged.api.hosts import as_host, hop, host_and_port, is_local_name, is_loopback, same_origin
 from bridged.api.limits import Buckets
 from bridged.api.query import client_id

@@ -12,7 +12,8 @@ from hypercorn.trio import run as hypercorn_run
 from hypercorn.trio import serve as hypercorn_serve
 from hypercorn.trio.tcp_server import TCPServer
 
-from bridged.api.connection import KEEP_ALIVE, Connection, Connections, ServerConfig
+from bridged.api.connection import KEEP_ALIVE, Connection, ServerConfig
+from bridged.api.connections import Connections
 from bridged.api.entrance import Entrance
 from bridged.api.tls import Certificate
 from bridged.config.schema import Server

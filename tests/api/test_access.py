@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bridged.api.access import Caller, Gate, check_start, scope_needed
-from bridged.api.connection import network_of
+from bridged.api.connections import network_of
 from bridged.api.limits import MOST, Buckets
 from bridged.config.schema import Access, ClientKey, Config, Limits, Server, Settings
 from bridged.errors import BadRequest, BridgedError, Forbidden, TooMany, Unauthorized
