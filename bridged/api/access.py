@@ -23,7 +23,7 @@ from bridged.api.connections import network_of
 from bridged.api.hosts import as_host, hop, host_and_port, is_local_name, is_loopback, same_origin
 from bridged.api.limits import Buckets
 from bridged.api.query import client_id
-from bridged.config.hosts import HostRule, Network, address_of, host_rule
+from bridged.config.hosts import HostRule, Network, address_of, host_rule, peer_of
 from bridged.config.schema import ClientKey, Config
 from bridged.errors import BadRequest, Forbidden, TooMany, Unauthorized
 from bridged.model import own
@@ -112,9 +112,7 @@ class Gate:
 
     def is_proxy(self, host: str) -> bool:
         """Whether that address is a trusted proxy's."""
-        address = address_of(host)
-        if isinstance(address, ipaddress.IPv6Address):
-            address = address.ipv4_mapped or address
+        address = peer_of(host)
         return address is not None and any(address in network for network in self._rules.networks)
 
     def origin_allowed(self, origin: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from bridged.config.hosts import peer_of
 from bridged.config.schema import Limits
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ class Connections:
         """address -> its connections"""
         self._count = 0
         self._refused = 0
-
-    def __len__(self) -> int:
-        return self._count
 
     @contextmanager
     def holding(self, connection: Connection, host: str) -> Iterator[bool]:
@@ -99,21 +97,15 @@ class Connections:
         for connection in self._all():
             connection.end_if_idle()
 
-    def cut(self) -> int:
-        """Ends every connection at once, also one that is being sent to; returns how many there were."""
+    def cut(self) -> None:
+        """Ends every connection at once, also one that is being sent to."""
         for connection in self._all():
             connection.cut()
-        return self._count
 
 
 def network_of(host: str) -> str:
     """What counts as one address: an IPv4 address, the /64 of an IPv6 one (what one subscriber has: RFC 6177)."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
+    address = peer_of(host)
     if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped:
-            return str(address.ipv4_mapped)
         return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
-    return host
+    return host if address is None else str(address)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import urlsplit
 
-from bridged.config.hosts import address_of, host_name
+from bridged.config.hosts import address_of, host_name, peer_of
 
 
 def cors_headers(origin: bytes, *, preflight: bool) -> list[tuple[bytes, bytes]]:
@@ -39,9 +38,7 @@ def hop(text: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    address = address_of(host)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
+    address = peer_of(host)
     return address is not None and address.is_loopback
 
 

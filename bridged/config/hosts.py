@@ -37,6 +37,12 @@ def address_of(host: str) -> Address | None:
         return None
 
 
+def peer_of(host: str) -> Address | None:
+    """`address_of` for who connects: an IPv4 address that an IPv6 socket shows mapped is that IPv4 address."""
+    address = address_of(host)
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
 def host_name(text: str) -> str:
     """The one way to write a host: lower case, no final dot, no brackets, addresses in their shortest form.
 

@@ -14,7 +14,22 @@ from pathlib import Path
 from typing import Protocol
 
 from bridged.errors import FileRefused
-from bridged.files.formats import active, bmff, bmp, flac, gif, jpeg_file, matroska, mp3, ogg, png, riff, text, tiff
+from bridged.files.formats import (
+    active,
+    bmff,
+    bmp,
+    flac,
+    gif,
+    jpeg_file,
+    limits,
+    matroska,
+    mp3,
+    ogg,
+    png,
+    riff,
+    text,
+    tiff,
+)
 from bridged.files.formats.decode import decode
 from bridged.files.formats.limits import Limits, Picture
 from bridged.files.formats.source import Refusal, Source, opened
@@ -29,17 +44,11 @@ CHEAP_EXIF, CHEAP_BLOCKS = 8 * 1024, 1024
 """bytes of EXIF, whose directories may overlap, and data blocks of a GIF, which are walked one by one"""
 
 
-class Rules(Protocol):
-    """What is acceptable, as the settings have it (`config.schema.Files` is one). `max_pixels` in millions."""
+class Rules(limits.Rules, Protocol):
+    """What is acceptable, as the settings have it (`config.schema.Files` is one)."""
 
     @property
     def allowed(self) -> Mapping[str, Sequence[str]]: ...
-    @property
-    def max_pixels(self) -> float: ...
-    @property
-    def max_side(self) -> int: ...
-    @property
-    def max_frames(self) -> int: ...
     @property
     def reencode(self) -> bool: ...
     @property
