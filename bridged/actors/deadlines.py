@@ -20,6 +20,9 @@ from bridged.config.schema import Jobs
 
 log = logging.getLogger(__name__)
 
+STALL = 0.25
+"""seconds that the timer may fire late; beyond that it was this process that stood still"""
+
 CONFIRM = 5.0
 """seconds that a backend may take to confirm that a hung prompt was stopped; then it is given up as it is"""
 
@@ -50,16 +53,20 @@ class Deadlines:
                 if follow.overdue and not follow.ended.is_set():  # its stopping went down with an actor that crashed
                     nursery.start_soon(self._stop, follow)
             while True:
-                with trio.CancelScope(deadline=self._next()) as self._timer:
+                with trio.CancelScope(deadline=max(self._next(), trio.current_time())) as self._timer:
                     await trio.sleep_forever()
-                self._enforce(nursery)
+                late = trio.current_time() - self._timer.deadline
+                if late > STALL:
+                    self._on_stall(late)
+                else:
+                    self._enforce(nursery)
 
     # -- plain calls -------------------------------------------------------------------------------------------------
 
     def on_started(self, follow: Follow, now: float) -> None:
         """It has begun to run: from now on its own deadlines count."""
         follow.started_at = follow.progressed_at = now
-        self._timer.deadline = min(self._timer.deadline, self._overdue_at(follow))
+        self._arm(self._overdue_at(follow))
 
     def on_heard_again(self, away: float) -> None:
         """Events come again after `away` seconds: progress that nobody could hear of is not held against anyone."""
@@ -69,7 +76,11 @@ class Deadlines:
 
     def rearm(self) -> None:
         """The backend went away, or was asked something, or an outage has ended."""
-        self._timer.deadline = min(self._timer.deadline, self._next())
+        self._arm(self._next())
+
+    def _arm(self, at: float) -> None:
+        """The timer fires at `at`, at the latest; never in the past, so that lateness is a stall of ours."""
+        self._timer.deadline = min(self._timer.deadline, max(at, trio.current_time()))
 
     def give_up(self, follow: Follow, why: Lost) -> None:
         """Ends what is open of it. What may still run there must not go on, should it turn up."""
@@ -81,6 +92,15 @@ class Deadlines:
             follow.end(why)
         if follow.interruptible is not None:
             follow.interruptible.cancel()
+
+    def _on_stall(self, seconds: float) -> None:
+        """This process stood still (stopped, a paused machine, a busy one) for that long at least: what its backend
+        said meanwhile is still to be read, so its silence begins anew."""
+        log.warning("backend %s: this service stood still for %.1f s; its silence does not count", self._name, seconds)
+        now = trio.current_time()
+        self._health.on_stall(now)
+        for follow in self._follows.values():
+            follow.last_heard = follow.progressed_at = now
 
     # -- the deadlines -----------------------------------------------------------------------------------------------
 

@@ -140,6 +140,12 @@ class Health:
         self.last_heard = now
         self.asked = False
 
+    def on_stall(self, now: float) -> None:
+        """Nobody listened for a while: its silence begins anew."""
+        self.last_heard = now
+        if self.down_since is not None:
+            self.down_since = now
+
     # -- away, and back ----------------------------------------------------------------------------------------------
 
     def on_down(self, now: float) -> bool:

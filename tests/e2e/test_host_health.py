@@ -225,15 +225,15 @@ def cut_off(*fakes: FakeComfyUI) -> None:
 async def test_when_most_go_at_once_nothing_is_given_up_and_nothing_runs_twice(
     house: House, start_fake: StartFake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patched(monkeypatch, REFUSED_FOR=0.1, REFUSED_RETRY=0.05, LAST_RETRY=0.3)
-    house.settings["jobs"]["unreachable_after"] = 0.3
+    patched(monkeypatch, REFUSED_FOR=0.1, REFUSED_RETRY=0.05, LAST_RETRY=0.1)
+    house.settings["jobs"]["unreachable_after"] = 1
     refused, many = 0, trio.Event()
     real = health.Health.on_refused
 
     def counted(self: health.Health, now: float) -> bool:
         nonlocal refused
         refused += 1
-        if refused == 18:
+        if refused == 3 * 20:  # each of them for about 2 s
             many.set()
         return real(self, now)
 
