@@ -99,6 +99,20 @@ class TooMany(BridgedError):
         self.retry_after = retry_after
 
 
+class UnknownFolder(BadRequest):
+    """No backend has a folder, a node class or a combo of that name."""
+
+    code = "unknown_folder"
+    status = 404
+
+
+class NotYetKnown(BridgedError):
+    """No backend has answered that question yet: they are all away, or have only just come."""
+
+    code = "not_yet_known"
+    status = 503
+
+
 class UnknownJob(BadRequest):
     """No job of that id is known (any more)."""
 

@@ -56,7 +56,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 }
 """(module, room) -> why it may all the same. One that is not needed any more fails the test."""
 
-PLAIN_INTERFACES = {"books", "clients", "dispatcher", "messages", "session", "intake", "pool"}
+PLAIN_INTERFACES = {"books", "clients", "dispatcher", "messages", "session", "intake", "pool", "nodes", "folders"}
 """what of the actors the api may see: synchronous calls and records, never the code that talks to a backend"""
 
 PURE = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 
@@ -21,6 +21,7 @@ from bridged.actors.control import Control
 from bridged.actors.deadlines import Deadlines
 from bridged.actors.dispatcher import Dispatcher
 from bridged.actors.health import FIRST_PROBATION, REFUSED_RETRY, Health, Outage
+from bridged.actors.nodes import COMBOS, Nodes
 from bridged.actors.runner import Runner
 from bridged.comfy import protocol
 from bridged.comfy.client import ComfyClient
@@ -30,7 +31,7 @@ from bridged.config.tls import ClientContexts
 from bridged.errors import BackendUnavailable, ConfigError
 from bridged.files.spool import Spool
 from bridged.model import Attempt, Job
-from bridged.nodedefs.parse import parse_classes
+from bridged.nodedefs.parse import NodeClasses, parse_classes
 from bridged.store.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Shared(msgspec.Struct, frozen=True):
     """What all actors share."""
 
     dispatcher: Dispatcher
+    nodes: Nodes
     spool: Spool
     ledger: Ledger
     ssl_context: ssl.SSLContext
@@ -84,6 +86,7 @@ class BackendActor:
             shared.spool,
             shared.ledger,
             shared.settings,
+            lambda graph: shared.nodes.localised(config.name, graph),
         )
         self._nursery: trio.Nursery | None = None
         self._socket: EventSocket | None = None
@@ -160,6 +163,23 @@ class BackendActor:
     async def free(self) -> None:
         """Raises BackendUnavailable."""
         await self._client.free()
+
+    async def ask(self, path: str) -> bytes | None:
+        """What it answers to a GET of some list; None where it has none such. Raises BackendUnavailable: it does not
+        answer, it is not connected, or it ends meanwhile."""
+        return await self._put(partial(self._client.listing, path))
+
+    async def definitions(self) -> NodeClasses:
+        """Its node definitions as they are now. Raises BackendUnavailable, as `ask` does."""
+        body = await self._put(self._client.object_info)
+        return await trio.to_thread.run_sync(parse_classes, body or b"")
+
+    async def _put(self, request: Callable[[], Awaitable[bytes | None]]) -> bytes | None:
+        if self._nursery is None or self._health.down_since is not None:
+            raise BackendUnavailable("it is not up")
+        question = _Question()
+        self._nursery.start_soon(question.put, request)
+        return await question.answer()
 
     def is_empty(self) -> bool:
         return not self._follows
@@ -262,6 +282,8 @@ class BackendActor:
         try:
             body = await self._client.object_info()
             classes = await trio.to_thread.run_sync(parse_classes, body)
+            combos = await self._client.listing(COMBOS)
+            self._shared.nodes.on_connected(self.name, classes, combos)
             self._control.atomic = await self._client.has_atomic_cancel()
             await self._look_up()
         except BackendUnavailable as error:
@@ -472,6 +494,30 @@ class BackendActor:
         follow.to_withdraw = False
         if not follow.ended.is_set():
             self._dispatcher.on_withdraw_refused(follow.prompt_id)
+
+
+class _Question:
+    """A request made inside the actor, for somebody outside: it ends with the actor, before its connections do."""
+
+    def __init__(self) -> None:
+        self._done = trio.Event()
+        self._answer: bytes | None = None
+        self._error: BackendUnavailable | None = BackendUnavailable("it went away")
+
+    async def put(self, ask: Callable[[], Awaitable[bytes | None]]) -> None:
+        try:
+            self._answer = await ask()
+            self._error = None
+        except BackendUnavailable as error:
+            self._error = error
+        finally:
+            self._done.set()
+
+    async def answer(self) -> bytes | None:
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._answer
 
 
 def _has_tls_files(config: Backend) -> bool:

@@ -404,6 +404,11 @@ class Clients:
             if not self._arriving[owner]:
                 del self._arriving[owner]
 
+    def uploads_of(self, client_id: str) -> list[Upload]:
+        """The client's own, those that can be used; oldest first."""
+        now = self._clock()
+        return [u for u in self._uploads.values() if u.client_id == client_id and u.expires_at > now]
+
     def resolve(self, client_id: str, token: str) -> StoredFile:
         """The client's own upload. Raises BadRequest: unknown, expired, or somebody else's (told apart to nobody)."""
         upload = self._uploads.get(token)

@@ -16,6 +16,7 @@ from bridged.actors.health import Outage
 from bridged.config.schema import Backend
 from bridged.errors import BackendUnavailable
 from bridged.model import Attempt, Failure, Fault, Job
+from bridged.nodedefs.parse import NodeClasses
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,20 @@ class Pool:
             if name not in self._children:
                 self._add(backend)
 
+    async def ask(self, name: str, path: str) -> bytes | None:
+        """What a backend answers to a GET of some list; None where it has no such thing. Raises BackendUnavailable."""
+        try:
+            return await self.actor(name).ask(path)
+        except KeyError:
+            raise BackendUnavailable("it is not there any more") from None
+
+    async def definitions(self, name: str) -> NodeClasses:
+        """A backend's node definitions as they are now. Raises BackendUnavailable."""
+        try:
+            return await self.actor(name).definitions()
+        except KeyError:
+            raise BackendUnavailable("it is not there any more") from None
+
     async def free(self, name: str) -> bool:
         """Frees memory on one backend. False where it could not be asked."""
         try:
@@ -189,6 +204,7 @@ class Pool:
         self._removed.set()
         self._removed = trio.Event()
         self._dispatcher.on_backend_removed(name)
+        self._shared.nodes.on_removed(name)
         log.info("backend %s was removed", name)
 
     async def _until_replaced(self, child: _Child) -> None:

@@ -40,7 +40,8 @@ def _nothing() -> None:
 
 
 class Runner:
-    """Runs attempts on one backend. `output_classes`: its node classes that give results."""
+    """Runs attempts on one backend. `output_classes`: its node classes that give results. `localised` gives a graph the
+    names by which that backend knows its files."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Runner:
         spool: Spool,
         ledger: Ledger,
         settings: Callable[[], Settings],
+        localised: Callable[[Graph], Graph],
     ) -> None:
         self._name = name
         self._client = client
@@ -59,6 +61,7 @@ class Runner:
         self._spool = spool
         self._ledger = ledger
         self._settings = settings
+        self._localised = localised
         self._uploaded: dict[str, str] = {}
         """sha256 -> what the file is called on the backend"""
         self._uploads = trio.Lock()
@@ -235,7 +238,7 @@ class Runner:
         answer = protocol.PromptAnswer()
         try:
             with trio.CancelScope() as follow.posting:
-                answer = await self._client.post_prompt(follow.prompt_id, graph)
+                answer = await self._client.post_prompt(follow.prompt_id, self._localised(graph))
         except BackendUnavailable as error:
             log.warning("backend %s: no answer to a prompt (%s); looking it up", self._name, error)
             follow.refusal = str(error) if error.answered else ""

@@ -100,6 +100,7 @@ class Gate:
         self._current = current
         self._built: _Rules | None = None
         self._requests, self._submissions = Buckets(clock), Buckets(clock)
+        self._lists, self._renewals = Buckets(clock), Buckets(clock)
         self._visits: set[Visit] = set()
         self._visits_of: Counter[str] = Counter()
 
@@ -156,6 +157,16 @@ class Gate:
         else:
             limit = self._rules.config.settings.limits.submissions_per_minute
             self._submissions.take(network_of(caller.address), limit, ANONYMOUS_BURST, "submissions")
+
+    def look_up(self, caller: Caller, what: str, *, renews: bool = False) -> None:
+        """Counts a look at `what` in the pool. Raises TooMany: each caller may look at each thing so often, and have
+        the PCs asked for it less often."""
+        limits = self._rules.config.settings.limits
+        often = limits.lists_per_minute
+        who = f"key {caller.name}" if caller.digest else network_of(caller.address)
+        self._lists.take(f"{who} {what}", often, max(10.0, often), "look-ups of this")
+        if renews:
+            self._renewals.take(f"{who} {what}", limits.renewals_per_minute, 5, "renewals of this")
 
     def check_still(self, caller: Caller) -> None:
         """Raises Unauthorized: its key was withdrawn since it was let in, or keys have come: a body may take long."""
@@ -271,6 +282,10 @@ class Visit:
         self.caller = caller
         self._withdrawn = False
         self._end: Callable[[], object] | None = None
+
+    @property
+    def is_withdrawn(self) -> bool:
+        return self._withdrawn
 
     def on_withdrawn(self, end: Callable[[], object]) -> None:
         """`end` is called once its key is withdrawn: at once, where it was already."""

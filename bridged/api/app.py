@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from bridged.actors.clients import Clients
 from bridged.actors.dispatcher import Dispatcher
 from bridged.actors.intake import Intake
+from bridged.actors.nodes import Nodes
 from bridged.actors.pool import Pool
 from bridged.api.access import Caller, Gate
 from bridged.api.flow import Flow
@@ -38,7 +39,9 @@ class Services(msgspec.Struct, frozen=True):
     clients: Clients
     intake: Intake
     pool: Pool
+    nodes: Nodes
     spool: Spool
+    stopping: Callable[[], Awaitable[None]]
     durable: Callable[[], Awaitable[None]]
     settings: Callable[[], Settings]
     catalogue: Callable[[], Catalogue]
@@ -71,7 +74,7 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
 
 def create_app(services: Services) -> QuartTrio:
     """The application with all dialects registered."""
-    from bridged.api import admin, bridge, jobs  # each registers its routes; none knows another
+    from bridged.api import admin, bridge, jobs, nodedefs  # each registers its routes; none knows another
 
     app = QuartTrio("bridged", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = None  # each endpoint has its own limit
@@ -80,6 +83,7 @@ def create_app(services: Services) -> QuartTrio:
     app.register_blueprint(bridge.routes(services))
     app.register_blueprint(admin.routes(services))
     app.register_blueprint(jobs.routes(services))
+    app.register_blueprint(nodedefs.routes(services))
 
     @app.get("/openapi.json")
     @described("This document", replies={200: json_reply("OpenAPI 3.1.", {"type": "object"})})

@@ -24,10 +24,12 @@ from bridged.api.openapi import CLIENT_ID, Parameter, Reply, described, json_rep
 from bridged.api.query import idempotency_key, required, result_kind, seconds, submission
 from bridged.api.results import result_answer
 from bridged.api.shapes import FILES, IDEMPOTENCY_KEY, RES_TYPE, SUBMISSION, UPLOAD, Queued, Said, waiting
+from bridged.api.stored import Store
 from bridged.api.uploads import ReceivedFile, receive_files
 from bridged.catalogue import Catalogue, to_base64
 from bridged.errors import BadRequest, BridgedError, Unauthorized
 from bridged.model import Fault, JobState, owner_of, shown_client_id
+from bridged.nodedefs.views import about_input
 
 KEY_WITHDRAWN = "the API key of this connection is not valid any more"
 
@@ -61,12 +63,20 @@ class WorkflowListed(msgspec.Struct):
 
 class InputShown(msgspec.Struct):
     """`type`: str, int, float, bool, or the MIME type of a file, whose value is an upload token; `descimage`: a picture
-    in base64."""
+    in base64. The rest is what the PCs say of the input: its limits, and its choices (`options`), or where they are
+    fetched (`remote`, a remote combo of the RFC)."""
 
     type: str
     title: str
     default: str | int | float | bool
     descimage: str | None
+    tooltip: str | msgspec.UnsetType = msgspec.UNSET
+    multiline: bool | msgspec.UnsetType = msgspec.UNSET
+    min: int | float | msgspec.UnsetType = msgspec.UNSET
+    max: int | float | msgspec.UnsetType = msgspec.UNSET
+    step: int | float | msgspec.UnsetType = msgspec.UNSET
+    options: list[Any] | msgspec.UnsetType = msgspec.UNSET
+    remote: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Info(msgspec.Struct):
@@ -136,7 +146,7 @@ def hot_endpoints(services: Services) -> dict[str, Endpoint]:
 def routes(services: Services) -> Blueprint:
     """The blueprint of this dialect's other endpoints."""
     bridge = Blueprint("bridge", __name__)
-    kept = _Kept(services.catalogue)
+    kept, kept_info = _Kept(services.catalogue), Store()
 
     @bridge.get("/")
     @described("A greeting", replies={200: Reply("For people.", {"text/plain": {"type": "string"}})})
@@ -165,13 +175,28 @@ def routes(services: Services) -> Blueprint:
     async def workflow_info() -> Response:
         alias = required(request.args, "workflow", "an alias of /workflow-list")
         caller().need_alias(alias)
-        return kept.response(
-            alias,
-            lambda catalogue: {
-                key: InputShown(declared.type, declared.title, declared.default, to_base64(declared.descimage))
-                for key, declared in catalogue.get(alias).inputs.items()
-            },
-        )
+        workflow, owners = services.catalogue().get(alias), "admin" in caller().scopes
+
+        async def make() -> bytes:
+            return msgspec.json.encode(
+                {
+                    key: InputShown(
+                        declared.type,
+                        declared.title,
+                        declared.default,
+                        to_base64(declared.descimage),
+                        **await about(workflow.graph[declared.node]["class_type"], declared.name, owners),
+                    )
+                    for key, declared in workflow.inputs.items()
+                }
+            )
+
+        stored = await kept_info.get((alias, owners), (workflow, services.nodes.version), make)
+        return await stored.response()
+
+    async def about(kind: str, name: str, owners: bool) -> dict[str, Any]:
+        definition = await services.nodes.definition(kind, owners=owners)
+        return {} if definition is None else about_input(definition, name)
 
     @bridge.post("/upload")
     @described(

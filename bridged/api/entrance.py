@@ -108,7 +108,10 @@ def one_path(path: str) -> str:
 
 async def _marked(headers: list[tuple[bytes, bytes]], send: Send, message: Any) -> None:
     if message["type"] == "http.response.start":
-        message["headers"] = [*message["headers"], *headers]
+        own = list(message["headers"])
+        if any(name.lower() == b"cache-control" for name, _ in own):  # its endpoint knows better
+            headers = [header for header in headers if header[0] != b"cache-control"]
+        message["headers"] = [*own, *headers]
     await send(message)
 
 

@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 from bridged.config.hosts import address_of, host_name, peer_of
 
+ALLOWED = b"Authorization, Cache-Control, Content-Type, Idempotency-Key, If-None-Match"
+
 
 def cors_headers(origin: bytes, *, preflight: bool) -> list[tuple[bytes, bytes]]:
     """What an answer to a page of a listed origin says."""
@@ -14,10 +16,10 @@ def cors_headers(origin: bytes, *, preflight: bool) -> list[tuple[bytes, bytes]]
         return [
             *headers,
             (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
-            (b"access-control-allow-headers", b"Authorization, Content-Type, Idempotency-Key"),
+            (b"access-control-allow-headers", ALLOWED),
             (b"access-control-max-age", b"600"),
         ]
-    exposed = b"Retry-After, X-Job-Id, X-Results-Refused, Content-Disposition"
+    exposed = b"ETag, Retry-After, X-Job-Id, X-Results-Refused, Content-Disposition"
     return [*headers, (b"access-control-expose-headers", exposed)]
 
 

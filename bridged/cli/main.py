@@ -14,6 +14,7 @@ from bridged import __version__
 from bridged.cli import show
 from bridged.cli.http import Service
 from bridged.cli.key import key
+from bridged.cli.nodedefs import nodedefs
 from bridged.cli.options import config_option, service_options
 from bridged.errors import BridgedError
 
@@ -33,6 +34,7 @@ def main() -> None:
 
 
 main.add_command(key)
+main.add_command(nodedefs)
 
 
 @main.command()

@@ -28,6 +28,9 @@ from bridged.model import Fault, Graph
 CONTROL_TIMEOUT = 5.0
 """seconds; a ComfyUI answers these in milliseconds, even while it runs a prompt"""
 
+LISTING_TIMEOUT = 10.0
+"""seconds; a folder with many thousand files on a slow disk takes some"""
+
 OPEN_TIMEOUT = 10.0
 """seconds for a connection of the event socket, and for the handshakes on it"""
 
@@ -127,6 +130,15 @@ class ComfyClient:
 
     async def object_info(self) -> bytes:
         return await self._get("/object_info", timeout=60.0)
+
+    async def listing(self, path: str) -> bytes | None:
+        """What it answers to a GET of some list; None where it has no such thing."""
+        response = await self._request("GET", path, timeout=LISTING_TIMEOUT)
+        if response.status_code in (400, 404):  # ComfyUI says 400 of an internal folder that it does not know
+            return None
+        if response.status_code != 200:
+            raise BackendUnavailable(f"it answers a listing with HTTP status {response.status_code}")
+        return response.content
 
     async def has_atomic_cancel(self) -> bool:
         """Whether this version has `POST /api/jobs/{id}/cancel` (2026 versions): asked of a prompt nobody has."""

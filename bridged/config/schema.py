@@ -95,7 +95,8 @@ class Limits(_Section, frozen=True):
     `body_min_rate` (kB/s) on average. `connections` open at once in all, `connections_per_address` from one, and
     `sessions_per_address` WebSockets. `submissions_per_minute` and `requests_per_minute` of one address without a
     key (0: no limit); keys have limits of their own. `uploads_per_key` (MB) waiting to be used; callers without a key
-    share one.
+    share one. `lists_per_minute`: how often a caller may look at one list of choices or at the node definitions,
+    `renewals_per_minute`: how often it may have the PCs asked for one anew (0: no limit).
     """
 
     json_max_size: Annotated[float, Meta(gt=0, le=16)] = 1.0
@@ -108,6 +109,8 @@ class Limits(_Section, frozen=True):
     submissions_per_minute: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
     requests_per_minute: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
     uploads_per_key: Annotated[float, Meta(gt=0)] = 5000.0
+    lists_per_minute: Annotated[float, Meta(ge=0, le=1e9)] = 1000.0
+    renewals_per_minute: Annotated[float, Meta(ge=0, le=1e9)] = 12.0
 
 
 class Jobs(_Section, frozen=True):
@@ -176,6 +179,13 @@ class Log(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Nodes(_Section, frozen=True):
+    """`refresh` (s): how long node definitions and lists of files are fresh; then the next look at them has the PCs
+    asked again, behind its back. 0: they stay until they are renewed by hand, or their PC connects anew."""
+
+    refresh: SecondsOrNone = 60.0
+
+
 class Webhooks(_Section, frozen=True):
     """Who may be told of a job's end. `hosts`: "example.org" (any port), "example.org:8443", "*.example.org" (every
     name below it); with none there are no webhooks. `private`: networks ("10.0.0.0/8") and hosts whose addresses may
@@ -226,6 +236,7 @@ class Settings(_Section, frozen=True):
     state: State = State()
     log: Log = Log()
     webhooks: Webhooks = Webhooks()
+    nodes: Nodes = Nodes()
     workflows: Workflows = Workflows()
     embedded: Embedded = Embedded()
 

@@ -39,8 +39,9 @@ async def test_an_upload_refused_while_the_job_ahead_is_being_cancelled_leaks_no
     effects = ToActor()
     dispatcher = Dispatcher(effects, trio.current_time)
     no_spool: Any = SimpleNamespace()
+    no_nodes: Any = SimpleNamespace()
     ledger = RecordedLedger(trio.current_time)
-    shared = Shared(dispatcher, no_spool, ledger, ssl.create_default_context(), "c", Settings)
+    shared = Shared(dispatcher, no_nodes, no_spool, ledger, ssl.create_default_context(), "c", Settings)
     actor = effects.actor = BackendActor(Backend(name="pc", url="http://127.0.0.1:1"), shared, Outage())
     refuse = trio.Event()
 
