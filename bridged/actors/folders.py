@@ -22,7 +22,7 @@ from bridged.errors import NotYetKnown, UnknownFolder
 from bridged.nodedefs.forms import Remote
 from bridged.nodedefs.lazy import PRIVATE, normalise, signal_of
 from bridged.nodedefs.loaders import LEGACY
-from bridged.nodedefs.parse import is_file_name, parse_list
+from bridged.nodedefs.parse import parse_list
 
 PATIENCE = 5.0
 """seconds that a caller waits for backends that have never answered a question; then it is told what is there"""
@@ -107,6 +107,7 @@ class Folders:
             OrderedDict()
         )
         """questions -> the answers, and what was made of them"""
+        self._one_at_a_time = trio.Lock()
         self._opened: dict[tuple[str, Question], tuple[float, float]] = {}
         """what somebody opened -> when, and the seconds for which it is fresh"""
         self._listeners: set[Listener] = set()
@@ -213,11 +214,15 @@ class Folders:
         key = tuple(asked.items())
         kept = self._united.get(key)
         if kept is None or not _are_same(kept[0], said):
-            make = partial(_unite, asked, said)
-            is_small = sum(map(len, said.values())) <= IN_PLACE
-            kept = said, make() if is_small else await trio.to_thread.run_sync(make)
-            self._united[key] = kept
-        self._united.move_to_end(key)
+            async with self._one_at_a_time:  # of many that ask at once, the first one makes it for all
+                kept = self._united.get(key)
+                if kept is None or not _are_same(kept[0], said):
+                    make = partial(_unite, asked, said)
+                    is_small = sum(map(len, said.values())) <= IN_PLACE
+                    kept = said, make() if is_small else await trio.to_thread.run_sync(make)
+                    self._united[key] = kept
+        if key in self._united:
+            self._united.move_to_end(key)
         while len(self._united) > MOST:
             self._united.popitem(last=False)
         return kept[1]
@@ -226,8 +231,8 @@ class Folders:
         body = await self._ask(backend, question.path)
         if body is None:
             return ()
-        found = await trio.to_thread.run_sync(parse_list, body, question.response_key)
-        return tuple(n for n in found if isinstance(n, str) and is_file_name(n)) if question.is_files else found
+        parse = partial(parse_list, body, question.response_key, files=question.is_files)
+        return await trio.to_thread.run_sync(parse)
 
     def _on_answer(self, backend: str, question: Question, answer: tuple[Any, ...], changed: bool) -> None:
         if question.is_files:

@@ -56,14 +56,18 @@ class Store:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[Hashable, Stored] = OrderedDict()
+        self._one_at_a_time = trio.Lock()
 
     async def get(self, key: Hashable, made_of: tuple[object, ...], make: Callable[[], Awaitable[bytes]]) -> Stored:
         """`make` is called where nothing is kept under the key that was made of these very objects."""
         kept = self._kept.get(key)
         if kept is None or not all(map(operator.is_, kept.made_of, made_of)):
-            kept = Stored(made_of, await make())
-            self._kept[key] = kept
-        self._kept.move_to_end(key)
+            async with self._one_at_a_time:  # of many that ask at once, the first one makes it for all
+                kept = self._kept.get(key)
+                if kept is None or not all(map(operator.is_, kept.made_of, made_of)):
+                    kept = self._kept[key] = Stored(made_of, await make())
+        if key in self._kept:
+            self._kept.move_to_end(key)
         while len(self._kept) > MOST:
             self._kept.popitem(last=False)
         return kept

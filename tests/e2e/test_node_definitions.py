@@ -1,4 +1,4 @@
-"""Node definitions and lists of files over the real wire: one PC, several, slow ones, broken ones, and who sees what."""
+"""Node definitions and lists of files over the real wire: one PC, several, slow ones, broken ones; who sees what."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import copy
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -80,6 +82,10 @@ async def signals(house: House, key: str = "") -> AsyncIterator[trio_websocket.W
             with trio.move_on_after(1, shield=True):
                 await connection.aclose()
             nursery.cancel_scope.cancel()
+
+
+def is_asked(fake: FakeComfyUI) -> bool:
+    return "/models/loras" in listings(fake)
 
 
 def listings(fake: FakeComfyUI) -> list[str]:
@@ -271,7 +277,7 @@ async def test_500_callers_cost_each_pc_one_request(house: House, start_fake: St
             for _ in range(100):  # httpx has 100 connections; the others come behind them
                 nursery.start_soon(one)
             for fake in fakes:
-                await fake.wait_for(lambda fake=fake: "/models/loras" in listings(fake))
+                await fake.wait_for(partial(is_asked, fake))
             gate.set()
         assert answers == [LORAS] * 100
         for fake in fakes:
@@ -295,7 +301,7 @@ async def test_a_caller_that_goes_away_does_not_end_the_fetch_for_the_others(
         with trio.CancelScope() as impatient:
 
             async def leave() -> None:
-                await fake.wait_for(lambda: "/models/loras" in listings(fake))
+                await fake.wait_for(partial(is_asked, fake))
                 impatient.cancel()
 
             nursery.start_soon(leave)
@@ -333,7 +339,7 @@ async def test_what_a_pc_said_stays_while_it_is_away_and_it_is_tried_ever_less_o
             while len(tried) < 5:
                 assert await files(http) == ["a.safetensors", "b.safetensors"]
                 await trio.sleep(0.01)
-        pauses = [after - before for before, after in zip(tried, tried[1:], strict=False)]
+        pauses = [after - before for before, after in pairwise(tried)]
         assert all(pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4, 0.4), strict=True)), pauses
         two.script.hook = None
         two.models["loras"] = ["c.safetensors"]
@@ -406,7 +412,7 @@ async def test_a_pc_that_is_removed_takes_its_choices_along(house: House, start_
     async with pool(house, one, two) as http, signals(house) as heard:
         assert await files(http) == ["a.safetensors", "b.safetensors"]
         house.write_backends(("pc-1", one.url))
-        told = set()
+        told: set[str] = set()
         with trio.fail_after(5):
             while not {"files.loras", "object_info"} <= told:
                 told.add(json.loads(await heard.get_message())["type"])
