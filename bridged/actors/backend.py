@@ -178,7 +178,10 @@ class BackendActor:
         if self._nursery is None or self._health.down_since is not None:
             raise BackendUnavailable("it is not up")
         question = _Question()
-        self._nursery.start_soon(question.put, request)
+        try:
+            self._nursery.start_soon(question.put, request)
+        except RuntimeError:  # it is just ending: a nursery that closes takes nobody any more
+            raise BackendUnavailable("it is not up") from None
         return await question.answer()
 
     def is_empty(self) -> bool:

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 AT_ONCE = 2
 """fetches from one backend at a time: its owner's ComfyUI answers them between other things"""
 
-MOST = 2000
-"""entries; beyond that those go whose question was not asked for longest"""
+MOST = 1000
+"""entries of one backend; beyond that its first one goes whose question was not asked for longest"""
 
 Q = TypeVar("Q", bound=Hashable)
 V = TypeVar("V")
@@ -34,7 +34,7 @@ class Fetches(Generic[Q, V]):
     def __init__(self, fetch: Callable[[str, Q], Awaitable[V]], on_answer: Callable[[str, Q, V, bool], object]) -> None:
         self._fetch = fetch
         self._on_answer = on_answer
-        self._entries: OrderedDict[tuple[str, Q], Entry[V]] = OrderedDict()
+        self._entries: dict[str, OrderedDict[Q, Entry[V]]] = {}
         self._limits: dict[str, trio.CapacityLimiter] = {}
         self._nursery: trio.Nursery | None = None
         self._settled = trio.Event()
@@ -46,13 +46,18 @@ class Fetches(Generic[Q, V]):
 
     def get(self, backend: str, question: Q, refresh: float) -> Entry[V]:
         """What is there, at once; where it is not fresh (`refresh`: seconds, 0: it stays fresh), a fetch begins."""
-        entry = self._entries.setdefault((backend, question), Entry())
-        self._entries.move_to_end((backend, question))
-        while len(self._entries) > MOST:
-            self._entries.popitem(last=False)
+        entry = self._entry(backend, question)
         if self._nursery is not None and entry.is_due(trio.current_time(), refresh):
             entry.begin()
             self._nursery.start_soon(self._run_fetch, backend, question, entry)
+        return entry
+
+    def _entry(self, backend: str, question: Q) -> Entry[V]:
+        entries = self._entries.setdefault(backend, OrderedDict())
+        entry = entries.setdefault(question, Entry())
+        entries.move_to_end(question)
+        if len(entries) > MOST:
+            del entries[next((key for key, each in entries.items() if not each.fetching), question)]
         return entry
 
     async def wait(self, asked: Mapping[str, Q], refresh: float, patience: float) -> dict[str, V]:
@@ -66,45 +71,48 @@ class Fetches(Generic[Q, V]):
 
     async def renew(self, asked: Mapping[str, Q], patience: float) -> None:
         """Fetches it from all of them now, and waits for that, at most `patience` seconds together."""
-        entries = []
         for backend, question in asked.items():
-            self._entries.setdefault((backend, question), Entry()).invalidate()
-            entries.append(self.get(backend, question, 0))
+            self._entry(backend, question).invalidate()
         with trio.move_on_after(patience):
-            while any(entry.fetching for entry in entries):
+            # A fetch that was under way before may bring what was there before; then another one follows it.
+            while any([self.get(backend, question, 0).fetching for backend, question in asked.items()]):
                 await self._settled.wait()
 
     def put(self, backend: str, question: Q, value: V) -> None:
-        """It was learnt in another way."""
-        entry = self._entries.setdefault((backend, question), Entry())
-        self._on_answer(backend, question, value, entry.succeed(value, trio.current_time()))
+        """It was learnt in another way. A fetch that is under way may know less: another one follows it."""
+        entry = self._entry(backend, question)
+        is_fetching = entry.fetching
+        changed = entry.succeed(value, trio.current_time())
+        if is_fetching:
+            entry.fetching = True
+            entry.invalidate()
+        self._on_answer(backend, question, value, changed)
 
     def on_back(self, backend: str) -> None:
         """It came back, perhaps with other files: what it said is stale, and failures say nothing any more."""
-        for (name, _), entry in self._entries.items():
-            if name == backend:
-                entry.try_again()
-                entry.invalidate()
+        for entry in self._entries.get(backend, {}).values():
+            entry.try_again()
+            entry.invalidate()
 
     def forget(self, backend: str) -> list[Q]:
         """It is gone for good; what it was asked."""
-        gone = [key for key in self._entries if key[0] == backend]
-        for key in gone:
-            del self._entries[key]
         self._limits.pop(backend, None)
-        return [question for _, question in gone]
+        return list(self._entries.pop(backend, {}))
 
     async def _run_fetch(self, backend: str, question: Q, entry: Entry[V]) -> None:
         limit = self._limits.setdefault(backend, trio.CapacityLimiter(AT_ONCE))
         try:
             async with limit:
                 value = await self._fetch(backend, question)
+            changed = entry.succeed(value, trio.current_time())
+            if backend in self._entries and self._entries[backend].get(question) is entry:
+                self._on_answer(backend, question, value, changed)
         except BackendUnavailable as error:
             entry.fail(trio.current_time())
             log.debug("backend %s: %s not learnt (%d. time): %s", backend, question, entry.failures, error)
-        else:
-            changed = entry.succeed(value, trio.current_time())
-            if self._entries.get((backend, question)) is entry:
-                self._on_answer(backend, question, value, changed)
+        except Exception:
+            # Whatever it is, one PC's answer caused it: the service goes on without.
+            log.exception("backend %s: an answer could not be dealt with", backend)
+            entry.fail(trio.current_time())
         self._settled.set()
         self._settled = trio.Event()

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -27,8 +28,17 @@ from bridged.nodedefs.parse import parse_list
 PATIENCE = 5.0
 """seconds that a caller waits for backends that have never answered a question; then it is told what is there"""
 
-ROUTE = re.compile(r"/(?!/)[!-~]{0,500}")
-"""of a PC's own server"""
+ROUTE = re.compile(r"/[A-Za-z0-9_.~!$'()*+,;=:@/-]{0,500}")
+"""of a PC's own server, in one way to write it: nothing is percent-encoded"""
+
+INTERNAL = frozenset({"internal", "userdata", "users", "settings", "view", "history", "queue", "logs"})
+"""what ComfyUI has there is its owner's"""
+
+MAX_PATH = 2000
+"""characters"""
+
+MAX_FOLDERS = 200
+"""of one PC, that are read to find out what its combos list"""
 
 IN_PLACE = 5000
 """choices that are united on the event loop: about 1 ms; more are in a thread"""
@@ -152,7 +162,8 @@ class Folders:
         answers: dict[str, Sequence[str]] = {}
         with trio.move_on_after(PATIENCE):
             known = await self._lists.wait({backend: FOLDERS}, self._refresh(), PATIENCE)
-            wanted = [name for name in known.get(backend, ()) if isinstance(name, str) and name not in but]
+            named = (name for name in known.get(backend, ()) if isinstance(name, str) and name not in but)
+            wanted = list(islice(named, MAX_FOLDERS))
             for name in wanted:
                 self._lists.get(backend, models(name), self._refresh())
             for name in wanted:
@@ -264,9 +275,14 @@ def _are_same(kept: Mapping[str, object], said: Mapping[str, object]) -> bool:
 
 def question_of(remote: Remote, signal: str) -> Question:
     """What a backend is asked for a remote combo of its own. Raises UnknownFolder: its route leads somewhere else."""
-    if not ROUTE.fullmatch(remote.route) or ".." in remote.route.split("/"):
+    place, joint, own_query = remote.route.partition("?")
+    steps = place.split("/")[1:]
+    if not ROUTE.fullmatch(place) or any(step in ("", ".", "..") for step in steps[:-1]) or steps[-1] in (".", ".."):
         raise UnknownFolder(f"the route {remote.route[:200]!r} is none of its ComfyUI's")
+    if steps[0] in INTERNAL or (steps[0] == "api" and steps[1:2] and steps[1] in INTERNAL):
+        raise UnknownFolder(f"the route {remote.route[:200]!r} is its owner's")
     query = urlencode(sorted(remote.query_params.items()), doseq=True)
-    joint = "&" if "?" in remote.route else "?"
-    path = quote(remote.route, safe="/~%?&=+,:@") + (f"{joint}{query}" if query else "")
+    path = place + ("?" if joint or query else "") + "&".join(filter(None, (quote(own_query, safe="&=+,%"), query)))
+    if len(path) > MAX_PATH:
+        raise UnknownFolder(f"the route {remote.route[:200]!r} is too long with its parameters")
     return Question(path, remote.response_key or "", signal=signal)

@@ -193,10 +193,10 @@ class Nodes:
             self._learn(offered, {**offered.lists, **others}, is_complete=True)
 
     async def _with_own_lists(self, offered: Offered) -> Offered:
-        if offered.lists:
+        if offered.lists or offered.is_complete:
             return offered
         found = await self._in_thread(witnesses, offered.classes)
-        return self._learn(offered, found)
+        return self._learn(offered, found) if found else offered
 
     def _learn(self, offered: Offered, lists: Mapping[str, Sequence[str]], *, is_complete: bool = False) -> Offered:
         """With the lists that belong to its definitions; kept, unless it has others by now."""

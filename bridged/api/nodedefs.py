@@ -150,7 +150,7 @@ def routes(services: Services) -> Blueprint:
 
     async def shown(key: str | None, choices: Choices, *, owners: bool) -> Response:
         query, availability = _filters(), request.args.get("availability") == "1"
-        make = partial(_encode, choices, query, owners if availability else None)
+        make = partial(_encode, choices, query, owners=owners, availability=availability)
 
         async def made() -> bytes:
             return make() if len(choices.by) <= IN_PLACE else await trio.to_thread.run_sync(make)
@@ -196,9 +196,6 @@ def routes(services: Services) -> Blueprint:
         owners = "admin" in caller().scopes
         services.gate.look_up(caller(), f"combos {kind[:200]} {key[:200]}", renews=renewed)
         choices = await nodes.choices(kind, key, renewed=renewed)
-        if not owners:
-            told_of = {choice: who for choice, who in choices.by.items() if not hides(choice)}
-            choices = choices if len(told_of) == len(choices.by) else Choices(told_of, choices.unknown)
         return await shown(f"{kind}\n{key}", choices, owners=owners)
 
     @nodedefs.get("/internal/combos")
@@ -311,14 +308,14 @@ def _filters() -> _Filters:
     )
 
 
-def _encode(choices: Choices, query: _Filters, names: bool | None) -> bytes:
-    """`names`: whether availability names backends; None: it is not asked for."""
-    files: Sequence[Any] = list(choices.by)
+def _encode(choices: Choices, query: _Filters, *, owners: bool, availability: bool) -> bytes:
+    """`owners`: the caller may know of owners' files, and the PCs' names."""
+    files: Sequence[Any] = [choice for choice in choices.by if owners or not hides(choice)]
     if all(isinstance(file, str) for file in files):
         files = select(sorted(files), query.filter_ext, query.filter_content_type, query.first, query.last)
     answer: dict[str, Any] = {"files": files}
-    if names is not None:
+    if availability:
         found = {file: choices.by[file] for file in files if file in choices.by}
-        answer["availability"] = {str(file): list(who) if names else len(who) for file, who in found.items()}
-        answer["unknown"] = list(choices.unknown) if names else len(choices.unknown)
+        answer["availability"] = {str(file): list(who) if owners else len(who) for file, who in found.items()}
+        answer["unknown"] = list(choices.unknown) if owners else len(choices.unknown)
     return msgspec.json.encode(answer)

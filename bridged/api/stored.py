@@ -15,6 +15,9 @@ from quart import Response, request
 MOST = 128
 """answers that are kept; beyond that the one goes that was not asked for longest"""
 
+MOST_BYTES = 64_000_000
+"""of bodies that are kept, unless one alone is larger"""
+
 WORTH = 1024
 """bytes from which an answer is compressed"""
 
@@ -68,9 +71,12 @@ class Store:
                     kept = self._kept[key] = Stored(made_of, await make())
         if key in self._kept:
             self._kept.move_to_end(key)
-        while len(self._kept) > MOST:
+        while len(self._kept) > 1 and (len(self._kept) > MOST or self._size() > MOST_BYTES):
             self._kept.popitem(last=False)
         return kept
+
+    def _size(self) -> int:
+        return sum(len(kept.body) for kept in self._kept.values())
 
 
 def _digest(body: bytes) -> str:

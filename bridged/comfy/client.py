@@ -200,7 +200,10 @@ class ComfyClient:
         timeout: float = CONTROL_TIMEOUT,
     ) -> httpx.Response:
         """One call with its whole answer, of at most MAX_ANSWER bytes, within 4 x `timeout` (s) in all."""
-        request = self._http.build_request(method, path, headers=headers, timeout=timeout)
+        try:
+            request = self._http.build_request(method, path, headers=headers, timeout=timeout)
+        except httpx.InvalidURL:
+            raise BackendUnavailable("there is no asking for such a path") from None
         if body is not None:
             request.stream = body
         try:

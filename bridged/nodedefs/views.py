@@ -16,14 +16,16 @@ import msgspec
 
 from bridged.nodedefs.forms import Definition, Remote, inputs_of, map_inputs, read_combo, to_v1, to_v2
 from bridged.nodedefs.lazy import PRIVATE, Source, lazy, looks_like_file, recognise, select
-from bridged.nodedefs.loaders import LOADERS, SUBFOLDERS
+from bridged.nodedefs.loaders import LOADERS, SUBFOLDERS, UPLOADS
 from bridged.nodedefs.merge import Conflict, Merged, Offer, Place, merge, offered
 from bridged.nodedefs.parse import UNREADABLE
 
 OWNERS_FILE = re.compile(
     r".+\.(png|jpe?g|webp|gif|bmp|tiff?|avif|heic|exr|hdr|psd|svg|mp4|webm|mkv|mov|avi|m4v|wav|mp3|flac|ogg|opus|m4a|aac|"
-    r"glb|gltf|obj|fbx|stl|ply|latent|npy|npz|txt|md|pdf|docx?|csv|srt)( \[(input|output|temp)\])?",
-    re.IGNORECASE,
+    r"glb|gltf|obj|fbx|stl|ply|latent|npy|npz|txt|md|pdf|docx?|csv|"
+    r"srt|heif|jfif|dng|xcf|ico|mpe?g|wmv|aiff?|wma|zip|rar|7z|tar|gz|xlsx?|pptx?|rtf|html?|log)"
+    r"( \[(input|output|temp)\])?",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -253,24 +255,22 @@ def _without_owners_files(kind: str, definition: Definition, sources: Mapping[Pl
     def change(section: str, name: str, spec: Any) -> Any:
         combo = read_combo(spec)
         source = sources.get((section, name))
-        if combo is None or (source is not None and source.folder not in PRIVATE):
+        if source is not None and source.folder not in PRIVATE:
             return spec
-        if (kind, name) in SUBFOLDERS:
-            shown: Sequence[Any] = ()
-        elif source is not None:
-            shown = (*source.first, *source.last)
-        else:
-            shown = [each for each in combo.options or () if not hides(each)]
+        if combo is None or (source is None and not _lists_owners_files(kind, name, combo.settings)):
+            clean = _cleaned(spec)
+            if combo is not None and combo.options is not None:
+                left = _cleaned(combo.options)
+                gone.update(each for each in combo.options if isinstance(each, str) and each not in left)
+            return spec if clean == spec else clean
+        shown = () if source is None else (*source.first, *source.last)
+        gone.update(each for each in combo.options or () if isinstance(each, str) and each not in shown)
         if spec[0] != "COMBO":  # too odd for V2
             return [list(shown)]
         if len(spec) < 2 or not isinstance(spec[1], dict):
             return spec
-        settings = dict(spec[1])
-        if combo.options is not None:
-            settings["options"] = list(shown)
-        gone.update(each for each in combo.options or () if isinstance(each, str) and each not in shown)
-        default = settings.get("default")
-        if default not in shown and (source is not None or len(shown) != len(combo.options or ()) or hides(default)):
+        settings = {**spec[1], "options": list(shown)} if combo.options is not None else dict(spec[1])
+        if settings.get("default") not in shown:
             settings.pop("default", None)
         return ["COMBO", settings] if settings != spec[1] else spec
 
@@ -280,8 +280,41 @@ def _without_owners_files(kind: str, definition: Definition, sources: Mapping[Pl
         # The type of a combo that is put out is its choices, in V1.
         shown = {**shown, "output": [_output_without(gone, each) for each in outputs]}
     if isinstance(shown.get("v1"), dict):  # what V2 cannot say may have names in it, too; then V1 goes without it
-        shown = {**shown, "v1": {key: value for key, value in shown["v1"].items() if key in HARMLESS}}
+        residue = {key: value for key, value in shown["v1"].items() if key in HARMLESS}
+        shown = {**shown, "v1": residue}
+        if not residue:
+            del shown["v1"]
     return shown
+
+
+def _lists_owners_files(kind: str, name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a combo lists an owner's folder, also where what it lists is not understood."""
+    known = LOADERS.get((kind, name))
+    return (
+        (kind, name) in SUBFOLDERS
+        or (known is not None and known.folder in PRIVATE)
+        or any(settings.get(flag) for flag in UPLOADS)
+        or settings.get("image_folder") in PRIVATE
+    )
+
+
+def _cleaned(value: Any) -> Any:
+    """Without texts that look like somebody's files, however deep they stand; where a list has one, its other files
+    are taken for the same kind."""
+    if isinstance(value, list):
+        suspicious = any(map(hides, value))
+        kept = (each for each in value if not hides(each) and not (suspicious and _is_some_file(each)))
+        return [_cleaned(each) for each in kept]
+    if isinstance(value, dict):
+        clean = {key: _cleaned(each) for key, each in value.items() if not hides(each)}
+        if any(value.get(flag) for flag in UPLOADS) and isinstance(clean.get("options"), list):
+            clean["options"] = []
+        return clean
+    return value
+
+
+def _is_some_file(choice: Any) -> bool:
+    return isinstance(choice, str) and looks_like_file(choice)
 
 
 def _output_without(gone: Collection[str], output: Any) -> Any:

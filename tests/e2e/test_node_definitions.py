@@ -23,6 +23,10 @@ from tests.e2e.test_bridge_api import picture
 from tests.fakes.comfyui import Call, FakeComfyUI, Reply
 from tests.fakes.comfyui.facts import DEFAULT_CLASSES, recorded_classes
 
+ELSEWHERE = [
+    *("http://127.0.0.1:1/x", "//elsewhere/x", "/a/../../x", "x", "/a b", "/a/%2e%2e/x", "/" + "a" * 3000),
+    *("/internal//files/output", "/api/internal/logs", "/internal/files/input?x=1"),
+]
 LORAS = ["a.safetensors", "sub/b.safetensors"]
 
 
@@ -509,7 +513,7 @@ async def test_a_nodes_own_remote_combo_is_fetched_by_way_of_the_service(house: 
         assert nothing.status_code == 404
 
 
-@pytest.mark.parametrize("route", ["http://127.0.0.1:1/x", "//elsewhere/x", "/a/../../x", "x", "/a b"])
+@pytest.mark.parametrize("route", ELSEWHERE)
 async def test_a_route_that_leads_elsewhere_is_not_followed(house: House, start_fake: StartFake, route: str) -> None:
     fake = await start_fake("one")
     teach(fake, LORAS, Styled=node(style=["COMBO", {"remote": {"route": route}}]))

@@ -341,3 +341,27 @@ def test_what_v2_cannot_say_tells_nothing_of_owners_files_either() -> None:
         answer = Views().one(pool, "Odd", view)
         assert answer
         assert b"mine.png" not in answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("LoadImage", [["a.png", "auto", "z.secret"], {"image_upload": True}]),
+        ("Mine", [["z.secret", "z.secret", 5], {"image_upload": True}]),
+        ("Mine", [["fine", "a.png", "z.secret"], {}]),
+        ("Mine", [[["a.png", "z.secret"]], {}]),
+        (
+            "Mine",
+            ["DYNAMIC", {"options": [{"inputs": {"i": ["COMBO", {"options": ["z.secret"], "image_upload": True}]}}]}],
+        ),
+        ("Mine", [["z.secret\nb.png"], {"options": ["z.secret.heif"]}]),
+    ],
+)
+def test_owners_files_are_hidden_however_deep_or_odd(kind: str, spec: Any) -> None:
+    pool = [Offered("pc", {kind: json.dumps({"input": {"required": {"x": spec}}, "output": []}).encode()})]
+    for view in (View(), View(v2=True), View(availability=True), View(v2=True, availability=True)):
+        answer = Views().one(pool, kind, view)
+        assert answer
+        assert b"secret" not in answer
+        assert b"a.png" not in answer
+        assert b'"v1"' not in answer
