@@ -27,6 +27,9 @@ from bridged.config.schema import Settings
 from bridged.errors import BridgedError, TooLarge
 from bridged.files.spool import Spool
 
+KEY_WITHDRAWN = "the API key of this connection is not valid any more"
+"""why a WebSocket is closed with code 1008"""
+
 log = logging.getLogger(__name__)
 
 
@@ -59,6 +62,20 @@ def json_response(value: Any, status: int = 200) -> Response:
 
 def error_response(error: BridgedError, *, proper: bool = False) -> Response:
     return _response(error_answer(error, proper=proper))
+
+
+def refused_upgrade(error: BridgedError) -> Response:
+    """The answer to a request for a WebSocket that is refused."""
+    refusal = error_response(error)
+    refusal.headers["Connection"] = "close"  # hypercorn cannot go on with it
+    return refusal
+
+
+async def read_and_ignore() -> None:
+    """Reads the present WebSocket until cancelled. Clients need not say anything, but what they say must be taken:
+    behind it waits the news that they left."""
+    while True:
+        await websocket.receive()
 
 
 def _response(answer: Answer) -> Response:

@@ -18,7 +18,15 @@ from bridged.actors.clients import Client, Session
 from bridged.actors.messages import Message
 from bridged.actors.session import converse, info
 from bridged.api.access import Visit
-from bridged.api.app import Services, body_chunks, caller, error_response, json_response
+from bridged.api.app import (
+    KEY_WITHDRAWN,
+    Services,
+    body_chunks,
+    caller,
+    json_response,
+    read_and_ignore,
+    refused_upgrade,
+)
 from bridged.api.hot import Answer, Endpoint, HotRequest, json_answer
 from bridged.api.openapi import CLIENT_ID, Parameter, Reply, described, json_reply, told
 from bridged.api.query import idempotency_key, required, result_kind, seconds, submission
@@ -30,8 +38,6 @@ from bridged.catalogue import Catalogue, to_base64
 from bridged.errors import BadRequest, BridgedError, Unauthorized
 from bridged.model import Fault, JobState, owner_of, shown_client_id
 from bridged.nodedefs.views import about_input
-
-KEY_WITHDRAWN = "the API key of this connection is not valid any more"
 
 log = logging.getLogger(__name__)
 
@@ -282,9 +288,7 @@ def routes(services: Services) -> Blueprint:
                 name, resumed = _who(services)
                 visit = held.enter_context(services.gate.visit(caller()))
             except BridgedError as error:
-                refusal = error_response(error)
-                refusal.headers["Connection"] = "close"  # hypercorn cannot go on with it
-                return refusal
+                return refused_upgrade(error)
             await websocket.accept()
             code, reason = await _session(services, name, resumed, visit)
             await websocket.close(code, reason)
@@ -340,7 +344,7 @@ async def _session(services: Services, name: str, resumed: bool, visit: Visit) -
         with services.clients.session(name, resumed=resumed) as (client, session):
             visit.on_withdrawn(partial(session.close, KEY_WITHDRAWN))
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_read_and_ignore)
+                nursery.start_soon(read_and_ignore)
                 await _talk(client, session, services)
                 nursery.cancel_scope.cancel()
     except Exception:
@@ -358,12 +362,6 @@ async def _talk(client: Client, session: Session, services: Services) -> None:
     async with aclosing(talk):
         async for message in talk:
             await websocket.send(_encode(message))
-
-
-async def _read_and_ignore() -> None:
-    """Clients need not say anything, but what they say must be taken: behind it waits the news that they left."""
-    while True:
-        await websocket.receive()
 
 
 def _encode(message: Message) -> str:

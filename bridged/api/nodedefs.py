@@ -13,7 +13,7 @@ import trio
 from quart import Blueprint, Response, request, websocket
 
 from bridged.actors.folders import Choices, Listener
-from bridged.api.app import Services, caller, error_response
+from bridged.api.app import KEY_WITHDRAWN, Services, caller, error_response, read_and_ignore, refused_upgrade
 from bridged.api.openapi import CLIENT_ID, Parameter, Reply, described, told
 from bridged.api.query import client_id, required
 from bridged.api.stored import Store
@@ -29,8 +29,6 @@ MAX_FILTERS, MAX_FILTER = 32, 255
 
 IN_PLACE = 2000
 """names that are sorted and encoded on the event loop: 1 ms; more are in a thread"""
-
-KEY_WITHDRAWN = "the API key of this connection is not valid any more"
 
 SOCKET = """\
 **The WebSocket** `/internal/signals` (scope `submit`) says which lists have changed, as JSON texts
@@ -226,15 +224,13 @@ def routes(services: Services) -> Blueprint:
             try:
                 visit = held.enter_context(services.gate.visit(caller()))
             except BridgedError as error:
-                refusal = error_response(error)
-                refusal.headers["Connection"] = "close"  # hypercorn cannot go on with it
-                return refusal
+                return refused_upgrade(error)
             listener = held.enter_context(nodes.folders.listen())
             await websocket.accept()
             code, reason = 1001, ""
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_read_and_ignore)
+                    nursery.start_soon(read_and_ignore)
                     nursery.start_soon(_tell, listener)
                     visit.on_withdrawn(nursery.cancel_scope.cancel)
                     await services.stopping()
@@ -252,11 +248,6 @@ def routes(services: Services) -> Blueprint:
 
 async def _as_it_is(body: bytes) -> bytes:
     return body
-
-
-async def _read_and_ignore() -> None:
-    while True:
-        await websocket.receive()
 
 
 async def _tell(listener: Listener) -> None:
