@@ -110,7 +110,7 @@ def routes(services: Services) -> Blueprint:
     @nodedefs.get("/object_info/<path:name>")
     @described(
         "One node class",
-        "An unknown one gives `{}`, as ComfyUI does.",
+        "An unknown one gives `{}`, as ComfyUI does; 404 is for what cannot be a name (a line break, slashes alone).",
         parameters=(
             Parameter("name", "the class", place="path", required=True),
             FORMAT,
@@ -118,7 +118,7 @@ def routes(services: Services) -> Blueprint:
             NO_CACHE,
         ),
         replies={200: DEFINITIONS, 304: UNCHANGED},
-        refusals=(503,),
+        refusals=(404, 503),
     )
     async def class_info(name: str) -> Response:
         view, renewed = _view(), _wants_news()
