@@ -1,12 +1,12 @@
 """Node definitions of a pool: what the first payload weighs and costs in V1 and V2, what reading one folder anew costs
 against reading the whole, how many requests a rush of clients makes, and what is answered while PCs are away.
 
-The pool: 10 fake ComfyUIs in a second process, each with 2,000 classes: the 477 recorded ones and copies of them under
-other names, as of custom node packs, so that the share of combos that list files is ComfyUI's own. 10,000 model files:
-loras 6000, checkpoints 1500, embeddings 760, diffusion_models 400, controlnet 300, hypernetworks 300, upscale_models
-250, vae 200, text_encoders 150, the rest in small folders (MODELS); a PC has a random 70 % of them, and every second
-one writes `\\` between folders. The fakes keep their answers ready, so that what
-a ComfyUI needs to make them is not in the figures.
+The pool: 10 fake ComfyUIs in a second process, each with 2,000 classes: the 477 recorded ones and, for custom node
+packs, copies of some of them, of which some have one more combo, that lists files (PACKS). 10,000 model files: loras
+6000, checkpoints 1500, embeddings 760, diffusion_models 400, controlnet 300, hypernetworks 300, upscale_models 250,
+vae 200, text_encoders 150, the rest in small folders (MODELS); a PC has a random 70 % of them, and every second one
+writes `\\` between folders. The fakes keep their answers ready, so that what a ComfyUI needs to make them is not in
+the figures.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import msgspec
 import trio
 
 from bench.common import START_TIMEOUT, Server, house, machine, ms, percentile, process, table
@@ -54,6 +55,22 @@ MODELS = {
     "audio_encoders": 10,
     "vae_approx": 10,
 }
+PACKS = {
+    "loras": 25,
+    "checkpoints": 19,
+    "upscale_models": 5,
+    "controlnet": 3,
+    "diffusion_models": 2,
+    "vae": 1,
+    "configs": 1,
+}
+"""how many combos list these folders in the 911 classes of eight published packs whose INPUT_TYPES were run for it:
+Impact Pack, KJNodes, Comfyroll, WAS, essentials, controlnet_aux, Custom-Scripts, rgthree, as of autumn 2026"""
+
+LARGEST = 3000
+"""bytes of the inputs and outputs of what is copied: so copies have 366 on average; the packs' have 375"""
+
+PACK_CLASSES = 911
 RECORDED = frozenset({"sd15_random.safetensors"})
 """files of the PC that was recorded: not of these PCs"""
 
@@ -79,33 +96,61 @@ def all_models(dice: random.Random) -> dict[str, list[str]]:
     return {folder: sorted(name(number) for number in range(count)) for folder, count in MODELS.items()}
 
 
-def classes(count: int, dice: random.Random) -> dict[str, tuple[str, Any]]:
-    """name -> (the recorded class that it is a copy of, definition)"""
+Listing = dict[tuple[str, str], str]
+"""(section, input) -> the folder that a class's combo lists"""
+
+
+def classes(count: int, dice: random.Random) -> dict[str, tuple[Any, Listing]]:
+    """name -> its definition, and which of its combos list files."""
     known = object_info()
-    names = list(known)
-    found = {name: (name, known[name]) for name in names[:count]}
-    pack = 1
+    found = {name: (info, listing(name, info)) for name, info in list(known.items())[:count]}
+    copied = [name for name, (info, folders) in found.items() if not folders and is_like_packs(info)]
+    folders = [folder for folder, number in PACKS.items() for _ in range(number)]
+    folders += [""] * (PACK_CLASSES - len(folders))
+    pack, undealt = 1, dice.sample(folders, len(folders))
     while len(found) < count:
-        for name in dice.sample(names, min(len(names), count - len(found))):
-            copy = {**known[name], "name": f"{name} (pack {pack})", "python_module": f"custom_nodes.pack_{pack}"}
-            found[copy["name"]] = (name, copy)
+        for name in dice.sample(copied, min(len(copied), count - len(found))):
+            info = {**known[name], "name": f"{name} (pack {pack})", "python_module": f"custom_nodes.pack_{pack}"}
+            undealt = undealt or dice.sample(folders, len(folders))
+            folder = undealt.pop()
+            found[info["name"]] = with_combo(info, folder) if folder else (info, {})
         pack += 1
     return found
 
 
-def with_files(kind: str, definition: Any, models: dict[str, list[str]]) -> tuple[Any, int]:
-    """The definition as a PC with these files gives it, and how many of its combos list them."""
-    listing = {key: entry.folder for (name, key), entry in LOADERS.items() if name == kind and entry.folder in models}
-    if not listing:
-        return definition, 0
-    definition, changed = deepcopy(definition), 0
-    for section in definition["input"].values():
-        for key in listing.keys() & section.keys():
-            spec, files = section[key], models[listing[key]]
-            old = spec[0] if isinstance(spec[0], list) else spec[1]["options"]
-            old[:] = [*files, *(choice for choice in old if choice not in RECORDED)]
-            changed += 1
-    return definition, changed
+def is_like_packs(definition: Any) -> bool:
+    """Of the older schema, as most of their nodes are, and not one of the few that have an input for each block."""
+    what = [definition[key] for key in ("input", "output", "output_name", "output_is_list")]
+    return "api_node" not in definition and len(msgspec.json.encode(what)) <= LARGEST
+
+
+def listing(kind: str, definition: Any) -> Listing:
+    names = {key: entry.folder for (name, key), entry in LOADERS.items() if name == kind and entry.folder in MODELS}
+    sections = definition["input"].items()
+    return {(section, key): names[key] for section, inputs in sections for key in names.keys() & inputs.keys()}
+
+
+def with_combo(definition: Any, folder: str) -> tuple[Any, Listing]:
+    key, inputs = f"{folder.rstrip('s')}_name", definition["input"]
+    required = {key: [[], {"tooltip": "The file to load."}], **inputs.get("required", {})}
+    order = definition["input_order"]
+    return {
+        **definition,
+        "input": {**inputs, "required": required},
+        "input_order": {**order, "required": list(required)},
+    }, {("required", key): folder}
+
+
+def with_files(definition: Any, folders: Listing, models: dict[str, list[str]]) -> Any:
+    """The definition as a PC with these files gives it."""
+    if not folders:
+        return definition
+    definition = deepcopy(definition)
+    for (section, key), folder in folders.items():
+        spec = definition["input"][section][key]
+        old = spec[0] if isinstance(spec[0], list) else spec[1]["options"]
+        old[:] = [*models[folder], *(choice for choice in old if choice not in RECORDED)]
+    return definition
 
 
 class Pool:
@@ -118,7 +163,7 @@ class Pool:
         self.failing: set[int] = set()
         self.models: list[dict[str, list[str]]] = []
         self.ready: list[dict[str, Reply]] = []
-        self.combos = 0
+        self.combos = sum(len(folders) for _, folders in self.classes.values())
         self.extra = 0
         for number in range(backends):
             joint = "\\" if number % 2 else "/"
@@ -136,9 +181,9 @@ class Pool:
         self.control = FakeComfyUI(name="control", script=Script(hook=self.act))
 
     def prepare(self, number: int) -> None:
-        made = {name: with_files(kind, known, self.models[number]) for name, (kind, known) in self.classes.items()}
-        self.combos = sum(changed for _, changed in made.values())
-        self.ready[number]["/object_info"] = Reply.json({name: info for name, (info, _) in made.items()})
+        models = self.models[number]
+        made = {name: with_files(info, folders, models) for name, (info, folders) in self.classes.items()}
+        self.ready[number]["/object_info"] = Reply.json(made)
         for folder, names in self.models[number].items():
             self.ready[number][f"/models/{folder}"] = Reply.json(names)
 

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -61,10 +61,20 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Choices(msgspec.Struct, frozen=True):
-    """What all backends together list. `by`: choice -> who has it; `unknown`: who has not answered yet."""
+    """What all backends together list. `names`: each choice once, in the order of the backends; `lists`: what each of
+    them says; `unknown`: who has not answered yet."""
 
-    by: Mapping[Any, tuple[str, ...]]
+    names: Sequence[Any]
+    lists: Mapping[str, Sequence[Any]]
     unknown: tuple[str, ...]
+
+    def who(self) -> dict[Any, list[str]]:
+        """Choice -> the backends that have it."""
+        found: dict[Any, list[str]] = {choice: [] for choice in self.names}
+        for backend, choices in self.lists.items():
+            for choice in dict.fromkeys(choices):
+                found[choice].append(backend)
+        return found
 
 
 FOLDERS = Question("/models")
@@ -262,11 +272,15 @@ class Folders:
 
 
 def _unite(asked: Mapping[str, Question], said: Mapping[str, Sequence[Any]]) -> Choices:
-    by: dict[Any, tuple[str, ...]] = {}
-    for backend, choices in said.items():
-        for choice in dict.fromkeys(map(normalise, choices) if asked[backend].is_files else choices):
-            by[choice] = (*by.get(choice, ()), backend)
-    return Choices(by, tuple(backend for backend in asked if backend not in said))
+    lists = {backend: _normalised(names) if asked[backend].is_files else names for backend, names in said.items()}
+    names = tuple(dict.fromkeys(chain.from_iterable(lists.values())))
+    return Choices(names, lists, tuple(backend for backend in asked if backend not in said))
+
+
+def _normalised(names: Sequence[str]) -> Sequence[str]:
+    """All names in one pass: some thousand from each PC are usual. None of them has a line break (`parse_list`)."""
+    text = "\n".join(names)
+    return normalise(text).split("\n") if "\\" in text else names
 
 
 def _are_same(kept: Mapping[str, object], said: Mapping[str, object]) -> bool:

@@ -104,7 +104,7 @@ class Nodes:
         if offered is None:
             return
         newer = {name: names for name, names in offered.newer.items() if name != folder}
-        if set(offered.lists.get(folder, ())) != set(files):
+        if not _have_same(offered.lists.get(folder, ()), files):
             newer[folder] = files
         if newer != offered.newer:
             self._put(replace(offered, newer=newer))
@@ -203,7 +203,7 @@ class Nodes:
         known = self._offered.get(offered.backend, offered)
         same = known.classes is offered.classes
         newer = known.newer if same else offered.newer
-        newer = {name: files for name, files in newer.items() if set(lists.get(name, ())) != set(files)}
+        newer = {name: files for name, files in newer.items() if not _have_same(lists.get(name, ()), files)}
         learnt = replace(offered, lists=lists, newer=newer, is_complete=is_complete)
         if same and offered.backend in self._offered:
             self._put(learnt)
@@ -212,3 +212,8 @@ class Nodes:
     def _put(self, offered: Offered) -> None:
         self._offered[offered.backend] = offered
         self._version += 1
+
+
+def _have_same(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two lists name the same files; they seldom differ, and then mostly in number."""
+    return len(one) == len(other) and (list(one) == list(other) or set(one) == set(other))

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import trio
+from msgspec.structs import replace
 from quart import Blueprint, Response, request, websocket
 
 from bridged.actors.folders import Choices, Listener
@@ -57,7 +58,7 @@ FILTERS = (
     Parameter("first", "a choice that is no file, to stand before them; may be said again"),
     Parameter("last", "one to stand after them"),
     AVAILABILITY,
-    msgspec.structs.replace(CLIENT_ID, required=False, text="whose uploads are listed, where the folder is `input`"),
+    replace(CLIENT_ID, required=False, text="whose uploads are listed, where the folder is `input`"),
 )
 FILES = {
     "type": "object",
@@ -138,12 +139,12 @@ def routes(services: Services) -> Blueprint:
 
     async def private(folder: str, *, owners: bool, renewed: bool) -> Response:
         """The caller's own uploads, and the PCs' files for those who may see them."""
-        theirs = await nodes.folders.files(folder, renewed=renewed) if owners else Choices({}, ())
+        theirs = await nodes.folders.files(folder, renewed=renewed) if owners else Choices((), {}, ())
         own_files: list[str] = []
         if folder == "input" and request.args.get("clientId"):
             name = own(caller().name, client_id(request.args))
             own_files = [upload.token for upload in services.clients.uploads_of(name)]
-        choices = Choices({**dict.fromkeys(own_files, ()), **theirs.by}, theirs.unknown)
+        choices = replace(theirs, names=tuple(dict.fromkeys((*own_files, *theirs.names))))
         return await shown(None, choices, owners=owners)
 
     async def shown(key: str | None, choices: Choices, *, owners: bool) -> Response:
@@ -151,7 +152,7 @@ def routes(services: Services) -> Blueprint:
         make = partial(_encode, choices, query, owners=owners, availability=availability)
 
         async def made() -> bytes:
-            return make() if len(choices.by) <= IN_PLACE else await trio.to_thread.run_sync(make)
+            return make() if len(choices.names) <= IN_PLACE else await trio.to_thread.run_sync(make)
 
         kept = await store.get((key, query, availability, owners), (choices,), made)
         return await kept.response()
@@ -301,12 +302,13 @@ def _filters() -> _Filters:
 
 def _encode(choices: Choices, query: _Filters, *, owners: bool, availability: bool) -> bytes:
     """`owners`: the caller may know of owners' files, and the PCs' names."""
-    files: Sequence[Any] = [choice for choice in choices.by if owners or not hides(choice)]
+    files: Sequence[Any] = choices.names if owners else [each for each in choices.names if not hides(each)]
     if all(isinstance(file, str) for file in files):
         files = select(sorted(files), query.filter_ext, query.filter_content_type, query.first, query.last)
     answer: dict[str, Any] = {"files": files}
     if availability:
-        found = {file: choices.by[file] for file in files if file in choices.by}
-        answer["availability"] = {str(file): list(who) if owners else len(who) for file, who in found.items()}
+        everybody = choices.who()
+        found = {file: everybody[file] for file in files if file in everybody}
+        answer["availability"] = {str(file): who if owners else len(who) for file, who in found.items()}
         answer["unknown"] = list(choices.unknown) if owners else len(choices.unknown)
     return msgspec.json.encode(answer)

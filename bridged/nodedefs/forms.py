@@ -2,13 +2,14 @@
 
 V1 is what ComfyUI's `/object_info` says today (0.3.64): combos as `[[...], {...}]` or as
 `["COMBO", {"options": ...}]`, outputs as parallel lists. V2 is the RFC's: every combo explicit, outputs as
-one list of objects. What V2 cannot say of the V1 it came from stands in one more key, `"v1"`, the residue:
+one list of objects, inputs in the order of their keys. What V2 cannot say of the V1 it came from stands in one more
+key, `"v1"`, the residue:
 
     combos    "list" or "explicit": the form of this class's combos, where it is not the expected one
     inputs    {section: {name: mark}}: combos of another form than the class's; a mark is "list", "explicit",
               "empty" (a list with empty settings) or {"settings": ...} (where V2's own keys would hide them)
     kept      true: the outputs are not understood and stand as they came
-    absent    the output lists that were missing
+    absent    the output lists, and `input_order`, that were missing
     more      what the output lists had beyond the number of outputs
     keys      the output lists that were anything else than expected
     tooltips  "output_tooltip", the RFC's name of that list, where the original had it
@@ -38,6 +39,8 @@ TOOLTIPS: Final = ("output_tooltips", "output_tooltip")
 """what ComfyUI says, and what the RFC says that it says"""
 PARALLEL: Final = ("output_is_list", "output_name", "output_tooltips", "output_optional")
 """the lists beside `output`; ComfyUI has no output_optional, the RFC's outputs have `optional`"""
+ORDER: Final = "input_order"
+"""V1's names of inputs by section. V2 has it only where the keys of `input` do not say the same."""
 
 _MISSING: Final = object()
 _RESIDUE: Final[dict[str, Callable[[Any], bool]]] = {
@@ -122,6 +125,11 @@ def to_v2(definition: Definition) -> Definition:
         for key in (*PARALLEL, *TOOLTIPS):
             v2.pop(key, None)
         residue |= _unexpected(definition, _parallel(outputs, v2, {}), _tooltips_key(definition))
+    order = _order(definition)
+    if order is not None and ORDER not in definition:
+        residue["absent"] = [*residue.get("absent", ()), ORDER]
+    elif order is not None and definition[ORDER] == order and list(definition[ORDER]) == list(order):
+        del v2[ORDER]
     if list(_with_lists(v2, residue)) != list(definition):
         residue["order"] = list(definition)
     return {**v2, "v1": residue} if residue else v2
@@ -265,6 +273,17 @@ def _is_newer(definition: Definition) -> bool:
     return all(key in definition for key in NEWER_SCHEMA)
 
 
+def _order(definition: Definition) -> dict[str, list[str]] | None:
+    """The order of inputs that their keys say; None where that is not certain: not all sections are objects, or a
+    name is a number, which JavaScript's objects put first."""
+    sections = definition.get("input")
+    if not isinstance(sections, dict) or not _is_of(sections, dict, dict):
+        return None
+    if any(name.isdecimal() for names in sections.values() for name in names):
+        return None
+    return {section: list(names) for section, names in sections.items()}
+
+
 def _noted(marks: dict[tuple[str, str], Any], form: str) -> dict[str, dict[str, Any]]:
     noted: dict[str, dict[str, Any]] = {}
     for (section, name), mark in marks.items():
@@ -371,7 +390,7 @@ def _unexpected(definition: Definition, expected: Definition, tooltips: str) -> 
 
 
 def _with_lists(v2: Definition, residue: Definition) -> Definition:
-    """V1's top level, in V1's order; the inputs as they are given."""
+    """V1's top level, in V1's order; the specs of the inputs as they are given."""
     outputs = v2.get("output")
     result: Definition = {}
     late: Definition = {}
@@ -386,6 +405,9 @@ def _with_lists(v2: Definition, residue: Definition) -> Definition:
         if key == "output_node":
             result |= late
             late = {}
+        elif key == "input" and ORDER not in v2 and ORDER not in residue.get("absent", ()):
+            order = _order(v2)
+            result |= {} if order is None else {ORDER: order}
     result |= late
     if "own" in residue:
         result["v1"] = residue["own"]

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from bridged.nodedefs.brief import brief
 from bridged.nodedefs.forms import Definition, Remote, inputs_of, map_inputs, read_combo, to_v1, to_v2
 from bridged.nodedefs.lazy import PRIVATE, Source, lazy, looks_like_file, recognise, select
 from bridged.nodedefs.loaders import LOADERS, SUBFOLDERS, UPLOADS
@@ -177,6 +178,8 @@ def _answer(having: Sequence[Offered], name: str, view: View) -> bytes:
         return b""
     merged = merge(offers)
     answer = _shown(name, merged, view)
+    if view.v2:
+        answer = brief(answer, name)
     if view.availability:
         answer |= _availability(name, offers, merged, view)
     return msgspec.json.encode(answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from typing import Any
 
@@ -123,6 +124,7 @@ def test_a_list_combo_becomes_explicit() -> None:
             "required": {"mode": [["a", "b"], {"default": "a"}], "seed": ["INT", {"min": 0}]},
             "hidden": {"p": "P"},
         },
+        "input_order": {"required": ["mode", "seed"], "hidden": ["p"]},
         "output": ["MODEL", ["x", "y"]],
         "output_is_list": [False, True],
         "output_name": ["model", "choice"],
@@ -187,6 +189,7 @@ def test_v2_by_hand_becomes_the_v1_that_todays_clients_know() -> None:
     }
     assert to_v1(v2) == {
         "input": {"required": {"mode": [["a"], {"default": "a"}], "bare": [[1]]}},
+        "input_order": {"required": ["mode", "bare"]},
         "output": ["IMAGE", "MASK"],
         "output_is_list": [False, True],
         "output_name": ["IMAGE", "m"],
@@ -195,6 +198,37 @@ def test_v2_by_hand_becomes_the_v1_that_todays_clients_know() -> None:
         "output_tooltips": [None, "t"],
         "category": "c",
     }
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        None,
+        {"required": ["b", "a"]},
+        {"required": ["a"]},
+        {"required": {"a": 0, "b": 0}},
+        {"optional": [], "required": ["a", "b"]},
+    ],
+    ids=json.dumps,
+)
+def test_an_order_that_the_keys_do_not_say_is_kept(order: Any) -> None:
+    known: dict[str, Any] = {"input": {"required": {"a": ["INT"], "b": ["INT"]}, "optional": {}}}
+    if order is not None:
+        known["input_order"] = order
+    known |= {"output": [], "output_is_list": [], "output_name": []}
+    v2 = to_v2(known)
+    assert v2.get("input_order") == order
+    assert text(to_v1(v2)) == text(known)
+
+
+def test_inputs_named_by_numbers_keep_their_order_beside_them() -> None:
+    """JavaScript has such keys first, whatever the text says."""
+    known = {"input": {"required": {"b": ["INT"], "1": ["INT"]}}, "input_order": {"required": ["b", "1"]}}
+    assert to_v2({**known, "output": []})["input_order"] == known["input_order"]
+
+
+def test_v2_does_not_say_twice_in_what_order_inputs_are() -> None:
+    assert all("input_order" not in to_v2(known) for known in recorded().values())
 
 
 def test_a_mixture_of_new_outputs_and_old_combos_is_read() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridged.errors import BackendUnavailable
 from bridged.nodedefs.parse import MAX_CHOICES, MAX_NAME, is_file_name, parse_classes, parse_combos, parse_list
@@ -95,3 +97,12 @@ def test_what_are_no_combos_is_refused(body: bytes) -> None:
 )
 def test_file_names_stay_in_their_folder(name: str, is_fit: bool) -> None:
     assert is_file_name(name) is is_fit
+
+
+PARTS = ["", "a", "a.pt", ".", "..", "/", "\\", ":", "\n", "\u3000", "\0", "é", "./", "a" * (MAX_NAME - 1)]
+
+
+@given(st.lists(st.lists(st.sampled_from(PARTS), max_size=4).map("".join), max_size=4))
+def test_many_files_at_once_are_what_each_is_alone(names: list[str]) -> None:
+    alone = [name for each in names for name in parse_list(json.dumps([each, 0]).encode(), files=True)]
+    assert list(parse_list(json.dumps(names).encode(), files=True)) == alone
