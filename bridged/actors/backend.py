@@ -31,7 +31,7 @@ from bridged.config.tls import ClientContexts
 from bridged.errors import BackendUnavailable, ConfigError
 from bridged.files.spool import Spool
 from bridged.model import Attempt, Job
-from bridged.nodedefs.parse import NodeClasses, parse_classes
+from bridged.nodedefs.parse import ClassesReader, NodeClasses
 from bridged.store.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ class BackendActor:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if _has_tls_files(config) else shared.ssl_context,
         )
         self._tls_problem = self._why_down = ""
+        self._classes = ClassesReader()
         self._follows: dict[str, Follow] = {}
         self._control = Control(self._client, self.name)
         self._runner = Runner(
@@ -172,7 +173,7 @@ class BackendActor:
     async def definitions(self) -> NodeClasses:
         """Its node definitions as they are now. Raises BackendUnavailable, as `ask` does."""
         body = await self._put(self._client.object_info)
-        return await trio.to_thread.run_sync(parse_classes, body or b"")
+        return await trio.to_thread.run_sync(self._classes.read, body or b"")
 
     async def _put(self, request: Callable[[], Awaitable[bytes | None]]) -> bytes | None:
         if self._nursery is None or self._health.down_since is not None:
@@ -284,7 +285,7 @@ class BackendActor:
         """Learns what the backend can do and what it is doing, then reports it up: at once, or after a probation."""
         try:
             body = await self._client.object_info()
-            classes = await trio.to_thread.run_sync(parse_classes, body)
+            classes = await trio.to_thread.run_sync(self._classes.read, body)
             combos = await self._client.listing(COMBOS)
             self._shared.nodes.on_connected(self.name, classes, combos)
             self._control.atomic = await self._client.has_atomic_cancel()

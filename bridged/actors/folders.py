@@ -20,7 +20,7 @@ import trio
 
 from bridged.actors.fetches import Fetches
 from bridged.errors import NotYetKnown, UnknownFolder
-from bridged.nodedefs.forms import Remote
+from bridged.nodedefs.combos import Remote
 from bridged.nodedefs.lazy import PRIVATE, normalise, signal_of
 from bridged.nodedefs.loaders import LEGACY
 from bridged.nodedefs.parse import parse_list

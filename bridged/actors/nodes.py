@@ -126,6 +126,7 @@ class Nodes:
 
         Raises NotYetKnown: no backend has answered yet.
         """
+        view = self._timed(view)
         pool = await self._pool(view, renewed=renewed)
         async with self._locks.setdefault(view, trio.Lock()):
             kept = self._kept.get(view)
@@ -135,6 +136,7 @@ class Nodes:
 
     async def class_info(self, name: str, view: View, *, renewed: bool = False) -> bytes | None:
         """One class, as JSON; None where no backend has it. Raises NotYetKnown."""
+        view = self._timed(view)
         pool = await self._pool(view, renewed=renewed)
         made: bytes | None = await self._in_thread(self._views.one, pool, name, view)
         return made
@@ -142,7 +144,7 @@ class Nodes:
     async def definition(self, name: str, *, owners: bool) -> Definition | None:
         """One class in V2 with lazy options, of what is known now; None where no backend has it."""
         pool = [await self._with_own_lists(offered) for offered in self._offers() if name in offered.classes]
-        make = partial(definition_of, pool, name, owners=owners)
+        make = partial(definition_of, pool, name, self._timed(View(v2=True, owners=owners)))
         is_small = sum(len(offered.classes[name]) for offered in pool) <= IN_PLACE
         made: Definition | None = make() if is_small else await trio.to_thread.run_sync(make)
         return made
@@ -176,6 +178,10 @@ class Nodes:
             for offered in pool:
                 nursery.start_soon(self._gather, offered)
         return tuple(self._offers())
+
+    def _timed(self, view: View) -> View:
+        """With how long lists are fresh; V1 does not say it."""
+        return replace(view, refresh=round(1000 * self._refresh())) if view.v2 else view
 
     def _offers(self) -> Iterator[Offered]:
         return (self._offered[name] for name in self._backends() if name in self._offered)

@@ -16,7 +16,8 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from bridged.nodedefs.forms import Definition, Remote, map_inputs, read_combo
+from bridged.nodedefs.combos import Remote, read_combo
+from bridged.nodedefs.forms import Definition, map_inputs
 from bridged.nodedefs.loaders import CONTENT_TYPES, LEGACY, LOADERS, UPLOADS, WORDS, Listing
 
 PRIVATE: Final = frozenset({"input", "output", "temp"})
@@ -255,9 +256,7 @@ def _flagged(settings: Mapping[str, Any], options: Sequence[str]) -> Listing | N
     return Listing(folder if folder in PRIVATE else "input", filter_content_type=types)
 
 
-def _with_extras(
-    listing: Listing, options: Sequence[str] | None, lists: Mapping[str, Sequence[str]]
-) -> Source | None:
+def _with_extras(listing: Listing, options: Sequence[str] | None, lists: Mapping[str, Sequence[str]]) -> Source | None:
     """The source of these options: files, but for some at both ends that clearly are none."""
     is_file: Callable[[str], bool] = looks_like_file
     if listing.folder in PRIVATE:
@@ -316,9 +315,7 @@ def _meant(input_name: str, folders: Iterable[str]) -> str | None:
     return winners[0] if longest and len(winners) == 1 else None
 
 
-def _source(
-    listing: Listing, names: Sequence[str], options: Sequence[str], begin: int, end: int
-) -> Source | None:
+def _source(listing: Listing, names: Sequence[str], options: Sequence[str], begin: int, end: int) -> Source | None:
     first, last = tuple(options[:begin]), tuple(options[end:])
     if len(first) + len(last) > MAX_EXTRAS or any(map(looks_like_file, (*first, *last))):
         return None

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from bridged.model import Graph
-from bridged.nodedefs.forms import inputs_of, read_combo
+from bridged.nodedefs.combos import read_combo
+from bridged.nodedefs.forms import inputs_of
 from bridged.nodedefs.lazy import normalise
 from bridged.nodedefs.parse import UNREADABLE
 

@@ -20,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from bridged.nodedefs.forms import Combo, Definition, inputs_of, read_combo
+from bridged.nodedefs.combos import Combo, read_combo
+from bridged.nodedefs.forms import Definition, inputs_of
 from bridged.nodedefs.lazy import MAX_EXTRAS, Source, normalise
 
 Place = tuple[str, str]

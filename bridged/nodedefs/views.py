@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from bridged.nodedefs.brief import brief
-from bridged.nodedefs.forms import Definition, Remote, inputs_of, map_inputs, read_combo, to_v1, to_v2
-from bridged.nodedefs.lazy import PRIVATE, Source, lazy, looks_like_file, recognise, select
+from bridged.nodedefs.combos import Remote, read_combo
+from bridged.nodedefs.forms import Definition, inputs_of, map_inputs, to_v1, to_v2
+from bridged.nodedefs.lazy import PRIVATE, REFRESH_MS, Source, lazy, looks_like_file, recognise, select
 from bridged.nodedefs.loaders import LOADERS, SUBFOLDERS, UPLOADS
 from bridged.nodedefs.merge import Conflict, Merged, Offer, Place, merge, offered
 from bridged.nodedefs.parse import UNREADABLE
@@ -67,11 +68,13 @@ class Offered(msgspec.Struct, frozen=True, eq=False):
 
 
 class View(msgspec.Struct, frozen=True):
-    """`v2`: the RFC's form with lazy options. `owners`: the owners' files are shown, and backends by name."""
+    """`v2`: the RFC's form with lazy options, `refresh` being theirs, in ms. `owners`: the owners' files are shown, and
+    backends by name."""
 
     v2: bool = False
     owners: bool = False
     availability: bool = False
+    refresh: int = REFRESH_MS
 
 
 def witnesses(classes: Mapping[str, bytes]) -> dict[str, list[str]]:
@@ -128,11 +131,11 @@ class Views:
         return kept[1] or None
 
 
-def definition_of(pool: Sequence[Offered], name: str, *, owners: bool) -> Definition | None:
-    """One class in V2, with lazy options."""
+def definition_of(pool: Sequence[Offered], name: str, view: View) -> Definition | None:
+    """One class, before it is made brief."""
     having = [each for each in pool if name in each.classes]
-    offers = _offers(having, name, owners=owners)
-    return _shown(name, merge(offers), View(v2=True, owners=owners)) if offers else None
+    offers = _offers(having, name, owners=view.owners)
+    return _shown(name, merge(offers), view) if offers else None
 
 
 def about_input(definition: Definition, name: str) -> dict[str, Any]:
@@ -230,7 +233,7 @@ def _shown(name: str, merged: Merged, view: View) -> Definition:
     if not view.v2:
         return dict(to_v1(definition))
     places = {key: source for (_, key), source in merged.sources.items()}
-    made = lazy(definition, lambda key, _: places.get(key))
+    made = lazy(definition, lambda key, _: places.get(key), view.refresh)
     return dict(map_inputs(made, lambda section, key, spec: _through_us(name, key, spec, places)))
 
 

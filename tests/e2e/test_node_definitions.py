@@ -16,7 +16,8 @@ import trio
 import trio_websocket
 
 from bridged.nodedefs.brief import whole
-from bridged.nodedefs.forms import Remote, to_v1
+from bridged.nodedefs.combos import Remote
+from bridged.nodedefs.forms import to_v1
 from bridged.nodedefs.lazy import load
 from tests.conftest import StartFake
 from tests.e2e.house import House
@@ -128,6 +129,15 @@ async def test_lazy_v2_is_v1_again_once_the_lists_are_loaded(house: House, start
 
         assert {name: to_v1(whole(load(definition, of), name)) for name, definition in v2.items()} == v1
         assert v1["KSampler"].keys() - v2["KSampler"].keys() > {"input_order", "name"}
+
+
+async def test_v2_says_for_how_long_lists_are_fresh(house: House, start_fake: StartFake) -> None:
+    fake = await start_fake("one")
+    teach(fake, LORAS)
+    house.settings["nodes"] = {"refresh": 5}
+    async with pool(house, fake) as http:
+        v2 = (await http.get("/object_info/LoraLoader?format=v2")).json()
+        assert v2["LoraLoader"]["input"]["required"]["lora_name"][1]["refresh"] == 5000
 
 
 async def test_an_answer_is_sent_once_and_packed(house: House, start_fake: StartFake) -> None:

@@ -14,9 +14,7 @@ from bridged.nodedefs.lazy import select
 from bridged.nodedefs.loaders import LOADERS, Listing
 from tests.fakes import recording
 
-FOLDERS = sorted(
-    {listing.folder for listing in LOADERS.values()} | {"embeddings", "vae_approx", "output", "temp"}
-)
+FOLDERS = sorted({listing.folder for listing in LOADERS.values()} | {"embeddings", "vae_approx", "output", "temp"})
 
 EXTRAS = {("VAELoader", "vae_name"): ["taesd", "pixel_space"], ("TrainLoraNode", "existing_lora"): ["[None]"]}
 """Choices that ComfyUI's own loaders have after the files."""
@@ -59,9 +57,7 @@ def invented_lists(files: int = 12) -> dict[str, list[str]]:
     return lists
 
 
-def with_files(
-    definitions: Mapping[str, Definition], lists: Mapping[str, list[str]]
-) -> dict[str, Definition]:
+def with_files(definitions: Mapping[str, Definition], lists: Mapping[str, list[str]]) -> dict[str, Definition]:
     """The V1 of a PC that has these files: every loader in the table shows them, in its own form."""
     full = {name: json.loads(json.dumps(definition)) for name, definition in definitions.items()}
     for (class_name, input_name), listing in LOADERS.items():
@@ -83,9 +79,7 @@ def shown(listing: Listing, lists: Mapping[str, list[str]]) -> list[str]:
 
 # --- for Hypothesis ---
 
-names = st.sampled_from(["a", "b", "ckpt_name", "image", "", "options", "type", "v1", "é"]) | st.text(
-    max_size=4
-)
+names = st.sampled_from(["a", "b", "ckpt_name", "image", "", "options", "type", "v1", "é"]) | st.text(max_size=4)
 scalars = st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([0.0, 1.0, 0.5]) | names
 values = st.recursive(
     scalars,
@@ -95,11 +89,7 @@ values = st.recursive(
 
 options = st.lists(names | st.integers(0, 3) | st.booleans(), max_size=4)
 remote_blocks = st.fixed_dictionaries(
-    {
-        "route": st.sampled_from(
-            ["/internal/files/output", "/internal/files/loras", "/api/x", "http://h/y", ""]
-        )
-    },
+    {"route": st.sampled_from(["/internal/files/output", "/internal/files/loras", "/api/x", "http://h/y", ""])},
     optional={
         "refresh_button": st.booleans(),
         "control_after_refresh": st.sampled_from(["first", "last"]),
@@ -127,9 +117,7 @@ list_combos = st.tuples(options).map(list) | st.tuples(options, settings).map(li
 explicit_combos = (
     st.just(["COMBO"])
     | st.tuples(st.just("COMBO"), settings).map(list)
-    | st.tuples(
-        st.just("COMBO"), st.builds(lambda some, more: {**more, "options": some}, options, settings)
-    ).map(list)
+    | st.tuples(st.just("COMBO"), st.builds(lambda some, more: {**more, "options": some}, options, settings)).map(list)
 )
 plain_specs = st.just(["MODEL"]) | st.tuples(st.just("INT"), settings).map(list)
 odd_specs = (
@@ -141,9 +129,7 @@ odd_specs = (
 specs = list_combos | explicit_combos | plain_specs | odd_specs
 
 sections = st.dictionaries(names, specs, max_size=4)
-inputs = st.dictionaries(
-    st.sampled_from(["required", "optional", "hidden", "x"]), sections | values, max_size=3
-)
+inputs = st.dictionaries(st.sampled_from(["required", "optional", "hidden", "x"]), sections | values, max_size=3)
 
 types = st.sampled_from(["MODEL", "IMAGE", "COMBO", "*"])
 

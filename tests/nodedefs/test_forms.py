@@ -11,17 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridged.nodedefs.forms import (
-    Combo,
-    Definition,
-    Remote,
-    inputs_of,
-    is_v2,
-    map_inputs,
-    read_combo,
-    to_v1,
-    to_v2,
-)
+from bridged.nodedefs.combos import Combo, Remote, read_combo
+from bridged.nodedefs.forms import Definition, inputs_of, is_v2, map_inputs, to_v1, to_v2
 from tests.nodedefs.samples import (
     json_objects,
     recorded,
@@ -81,9 +72,7 @@ def test_v2_that_authors_wrote_keeps_its_choices_in_v1(definition: Definition) -
         assert (before and before.options) == (after and after.options), (section, name)
     again = to_v2(v1)
     if "kept" not in again.get("v1", {}) and "v1" not in definition:
-        assert [output["type"] for output in again["output"]] == [
-            o["type"] for o in to_v2(definition)["output"]
-        ]
+        assert [output["type"] for output in again["output"]] == [o["type"] for o in to_v2(definition)["output"]]
 
 
 @given(values)
@@ -105,9 +94,7 @@ def test_no_json_at_all_makes_anything_raise(value: Any) -> None:
 @given(
     st.dictionaries(
         st.sampled_from(["combos", "inputs", "kept", "absent", "keys", "more", "tooltips", "order", "own"]),
-        values
-        | st.dictionaries(st.just("required"), st.dictionaries(st.just("a"), values))
-        | st.just({"output": [1]}),
+        values | st.dictionaries(st.just("required"), st.dictionaries(st.just("a"), values)) | st.just({"output": [1]}),
     ),
     json_objects(),
 )
@@ -166,9 +153,7 @@ def test_the_rfcs_own_examples_are_read() -> None:
         "category": "loaders",
     }
     v2 = to_v2(old)
-    assert v2["output"] == [
-        {"type": "MODEL", "name": "model", "is_list": False, "tooltip": "The loaded model"}
-    ]
+    assert v2["output"] == [{"type": "MODEL", "name": "model", "is_list": False, "tooltip": "The loaded model"}]
     assert text(to_v1(v2)) == text(old)
 
 
@@ -319,9 +304,7 @@ def test_inputs_are_changed_in_place_of_their_order_only_where_they_differ() -> 
     }
     assert map_inputs(definition, lambda section, name, spec: spec) is definition
     changed = map_inputs(definition, lambda section, name, spec: ["Z"] if name == "a" else spec)
-    assert text(changed["input"]) == text(
-        {"required": {"a": ["Z"], "b": ["B"]}, "optional": {"c": ["C"]}, "odd": 1}
-    )
+    assert text(changed["input"]) == text({"required": {"a": ["Z"], "b": ["B"]}, "optional": {"c": ["C"]}, "odd": 1})
     assert definition["input"]["required"]["a"] == ["A"]
 
 

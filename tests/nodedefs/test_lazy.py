@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridged.nodedefs.forms import Definition, Remote, inputs_of, read_combo, to_v1, to_v2
+from bridged.nodedefs.combos import Remote, read_combo
+from bridged.nodedefs.forms import Definition, inputs_of, to_v1, to_v2
 from bridged.nodedefs.lazy import (
     MAX_EXTRAS,
     PRIVATE,
@@ -94,8 +95,7 @@ def test_the_table_knows_the_recorded_nodes() -> None:
 
 def test_what_is_sent_of_a_lazy_combo() -> None:
     specs = {
-        name: spec
-        for _, name, spec in inputs_of(lazily("CheckpointLoaderSimple", FULL["CheckpointLoaderSimple"]))
+        name: spec for _, name, spec in inputs_of(lazily("CheckpointLoaderSimple", FULL["CheckpointLoaderSimple"]))
     }
     assert specs["ckpt_name"] == [
         "COMBO",
@@ -129,13 +129,8 @@ def test_no_file_name_of_an_owner_is_in_what_is_sent() -> None:
 
 
 def test_comfyuis_own_remote_block_stays_beside_ours() -> None:
-    specs = {
-        name: spec for _, name, spec in inputs_of(lazily("LoadImageOutput", recorded()["LoadImageOutput"]))
-    }
-    assert (
-        specs["image"][1]["remote"]
-        == recorded()["LoadImageOutput"]["input"]["required"]["image"][1]["remote"]
-    )
+    specs = {name: spec for _, name, spec in inputs_of(lazily("LoadImageOutput", recorded()["LoadImageOutput"]))}
+    assert specs["image"][1]["remote"] == recorded()["LoadImageOutput"]["input"]["required"]["image"][1]["remote"]
     assert specs["image"][1]["route"] == "/internal/files/output"
     combo = read_combo(specs["image"])
     assert combo is not None
@@ -194,9 +189,7 @@ def test_whatever_was_made_lazy_is_there_again_once_it_is_loaded(
 @given(json_objects())
 def test_nothing_raises_on_any_definition(definition: Definition) -> None:
     v2 = to_v2(definition)
-    there = lazy(
-        v2, lambda name, spec: recognise("LoadImage", name, spec, LISTS, {("LoadImage", "a"): "loras"})
-    )
+    there = lazy(v2, lambda name, spec: recognise("LoadImage", name, spec, LISTS, {("LoadImage", "a"): "loras"}))
     load(there, from_lists(LISTS))
     for _, name, spec in inputs_of(definition):
         recognise("X", name, spec, LISTS, {})
@@ -235,9 +228,7 @@ def test_a_list_that_is_one_folders_is_recognised_in_either_form() -> None:
 
 def test_choices_around_the_files_are_kept() -> None:
     lists = {"loras": ["a.pt", "b.pt"]}
-    assert matched("x", ["None", "a.pt", "b.pt", "last"], lists) == Source(
-        "loras", first=("None",), last=("last",)
-    )
+    assert matched("x", ["None", "a.pt", "b.pt", "last"], lists) == Source("loras", first=("None",), last=("last",))
 
 
 @pytest.mark.parametrize(
@@ -342,9 +333,7 @@ def test_upload_flags_are_evidence(options: list[Any], settings: Definition, exp
 
 
 def test_a_file_that_the_list_does_not_know_is_not_lost() -> None:
-    assert (
-        recognise("LoraLoader", "lora_name", combo(["a.pt", "new.pt"]), {"loras": ["a.pt"]}, NO_HINTS) is None
-    )
+    assert recognise("LoraLoader", "lora_name", combo(["a.pt", "new.pt"]), {"loras": ["a.pt"]}, NO_HINTS) is None
     found = recognise("LoraLoader", "lora_name", combo(["a.pt"]), {"loras": ["a.pt", "new.pt"]}, NO_HINTS)
     assert found == Source("loras")
 

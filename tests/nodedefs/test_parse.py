@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridged.errors import BackendUnavailable
-from bridged.nodedefs.parse import MAX_CHOICES, MAX_NAME, is_file_name, parse_classes, parse_combos, parse_list
+from bridged.nodedefs.parse import (
+    MAX_CHOICES,
+    MAX_NAME,
+    ClassesReader,
+    is_file_name,
+    parse_classes,
+    parse_combos,
+    parse_list,
+)
 
 DEEP = b"[" * 100_000
 
@@ -106,3 +114,12 @@ PARTS = ["", "a", "a.pt", ".", "..", "/", "\\", ":", "\n", "\u3000", "\0", "é",
 def test_many_files_at_once_are_what_each_is_alone(names: list[str]) -> None:
     alone = [name for each in names for name in parse_list(json.dumps([each, 0]).encode(), files=True)]
     assert list(parse_list(json.dumps(names).encode(), files=True)) == alone
+
+
+def test_the_same_text_again_is_the_same_object() -> None:
+    reader = ClassesReader()
+    first = reader.read(b'{"A": {}}')
+    assert reader.read(b'{"A": {}}') is first
+    assert reader.read(b'{"A": {"output_node": true}}').outputs == {"A"}
+    with pytest.raises(BackendUnavailable):
+        reader.read(b"[]")

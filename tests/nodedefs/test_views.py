@@ -12,7 +12,8 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 
 from bridged.nodedefs.brief import whole
-from bridged.nodedefs.forms import Definition, Remote, to_v1
+from bridged.nodedefs.combos import Remote
+from bridged.nodedefs.forms import Definition, to_v1
 from bridged.nodedefs.lazy import folder_of, load
 from bridged.nodedefs.views import (
     Offered,
@@ -72,7 +73,7 @@ def test_nobody_has_it() -> None:
     assert Views().one([], "X", V1) is None
     assert Views().one([pc("a", {"Y": node()})], "X", V1) is None
     assert Views().whole([], V1) == b"{}"
-    assert definition_of([], "X", owners=True) is None
+    assert definition_of([], "X", V2) is None
 
 
 def test_v1_of_several_has_all_classes_and_choices() -> None:
@@ -107,7 +108,7 @@ def test_v2_is_lazy() -> None:
     pool = [pc(who, {"X": node(lora=[[f"{who}.pt"]])}, {"loras": [f"{who}.pt"]}) for who in "ab"]
     settings = said(pool, "X", V2)["input"]["required"]["lora"][1]
     assert (settings["type"], settings["route"], "options" in settings) == ("remote", "/internal/files/loras", False)
-    known = definition_of(pool, "X", owners=True)
+    known = definition_of(pool, "X", V2)
     assert known is not None
     assert known["input"] == said(pool, "X", V2)["input"]
 
@@ -129,7 +130,7 @@ def test_one_unreadable_definition_hurts_nobody(bad: bytes) -> None:
         assert json.loads(Views().whole(pool[:0] + pool[1:], view)).keys() == {"X"}
     assert Views().one(pool, "Only", V2) is None
     assert json.loads(Views().whole(pool, V2)).keys() == {"X"}
-    assert definition_of(pool, "Only", owners=False) is None
+    assert definition_of(pool, "Only", View(v2=True)) is None
     assert not has_unknown_lists(pool[0])
     assert witnesses({"LoraLoader": bad}) == {}
 
@@ -177,7 +178,7 @@ def test_owners_files_are_shown_to_owners_alone(name: str, backends: int, view: 
     body = Views().one(pool, name, view)
     assert body is not None
     assert not any(f'"{secret}"'.encode() in body for secret in SECRETS)
-    shown = definition_of(pool, name, owners=False)
+    shown = definition_of(pool, name, View(v2=True))
     assert not any(f'"{secret}"' in json.dumps(shown) for secret in SECRETS)
     theirs = Views().one(pool, name, V1)
     assert theirs is not None
