@@ -1,7 +1,8 @@
 """What is on our disk: uploads and results, under names of our own, and their removal.
 
-Files arrive as chunks, are written by worker threads in blocks, checked, and only then get their final name: a file
-with a final name is whole and verified.
+Files arrive as chunks, are written by worker threads in blocks, checked, and only then get their final name. Small ones
+are checked before they are written, at once under their final name: a rename costs more than the rest (75 of 129 us on
+ext4). Whatever a crash leaves of either is nobody's, and removed at the next start (`prepare`).
 """
 
 from __future__ import annotations
@@ -187,6 +188,7 @@ class Incoming:
         self._spool = spool
         self._area = area
         self._path = spool.folder / area / f"{uuid.uuid4().hex}.part"
+        self._final = self._path.with_suffix(".file")
         self._buffer = bytearray()
         self._hash = hashlib.sha256()
         self._whole = b""
@@ -244,18 +246,19 @@ class Incoming:
                 if reencode or strip:
                     self._buffer[:] = whole
                 self._whole, self._size = whole, len(whole)
+                self._path = self._final
                 self._flush()
             return kind
 
         def settle(kind: str) -> StoredFile:
-            final = self._path.with_suffix(".file")
             if self._spool.fsync:
                 _fsync(self._path)
-            os.replace(self._path, final)
+            if self._path != self._final:
+                os.replace(self._path, self._final)
             if self._spool.fsync:
-                _fsync(final.parent)
+                _fsync(self._final.parent)
             return StoredFile(
-                path=final,
+                path=self._final,
                 size=self._size,
                 sha256=self._hash.hexdigest(),
                 content_type=kind,
@@ -330,4 +333,4 @@ class Incoming:
         """One unlink of a local file or two: quick enough also for the event loop, and while being cancelled."""
         if self._on_disk:
             self._path.unlink(missing_ok=True)
-            self._path.with_suffix(".file").unlink(missing_ok=True)
+            self._final.unlink(missing_ok=True)

@@ -155,7 +155,11 @@ async def test_a_full_disk_is_said_as_such_and_leaves_nothing(
     def full(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "replace", full)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        with pytest.raises(OutOfSpace, match="disk is full"):
+            await receive(spool, "a.png", picture(".png", 500, noise=True))
+    monkeypatch.setattr("bridged.files.spool.open", full, raising=False)
     with pytest.raises(OutOfSpace, match="disk is full"):
         await receive(spool, "a.png", picture())
     assert on_disk(spool) == []
