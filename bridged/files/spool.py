@@ -221,6 +221,7 @@ class Incoming:
         Raises FileRefused, OutOfSpace, ScannerAway, StorageFailed.
         """
         reencode = rules.reencode and self._area == "uploads"
+        in_steps = bool(rules.clamd) or self._spool.fsync
 
         def check() -> str:
             if self._size == 0:
@@ -246,7 +247,7 @@ class Incoming:
                 if reencode or strip:
                     self._buffer[:] = whole
                 self._whole, self._size = whole, len(whole)
-                self._path = self._final
+                self._path = self._path if in_steps else self._final
                 self._flush()
             return kind
 
@@ -266,7 +267,7 @@ class Incoming:
             )
 
         quick = len(self._buffer) <= SMALL and not self._on_disk and not reencode and is_cheap(bytes(self._buffer))
-        if rules.clamd or self._spool.fsync:
+        if in_steps:
             kind = await self._check(check, quick)
             if rules.clamd:
                 with _storage_errors():
