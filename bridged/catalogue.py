@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -22,6 +23,10 @@ from bridged.model import Disconnect, FileInput, Graph, StoredFile
 
 TOKEN_PREFIX = "bridge_server_comfyui_"
 JSON_TYPES: dict[type, str] = {str: "str", bool: "bool", int: "int", float: "float"}
+ALIASES_FILE = "workflow_alias.json"
+PUBLISHED_NAME = re.compile(r".+\.[0-9a-f]{12}\.[a-z0-9]+")
+"""file names of published workflows and their pictures, which have a digest of the content in them"""
+
 MAX_TEXT = 1_000_000
 """characters of one text value: far above any prompt, far below what would hurt a backend"""
 
@@ -101,12 +106,13 @@ def load(
 ) -> tuple[Catalogue, list[str]]:
     """Reads every workflow of the folder. A bad one is a line in the second result and keeps its previous content.
 
-    Blocking.
+    A file that was published counts only where the list names it: it may be what a crash left. Blocking.
     """
     problems: list[str] = []
     workflows: dict[str, Workflow] = {}
     listed = {name for source in sources for name in (source.fn, source.alias)}  # an alias wins over a file name
-    unlisted = [Source(path.name, path.name) for path in sorted(folder.glob("*.json")) if path.name not in listed]
+    names = [path.name for path in sorted(folder.glob("*.json")) if path.name not in listed]
+    unlisted = [Source(name, name) for name in names if name != ALIASES_FILE and not PUBLISHED_NAME.fullmatch(name)]
     for source in [*sources, *unlisted]:
         if source.fn.startswith("."):
             continue  # an editor's own file
@@ -119,34 +125,54 @@ def load(
     return Catalogue(workflows), problems
 
 
-def read_workflow(folder: Path, source: Source, allowed: Mapping[str, Sequence[str]]) -> Workflow:
-    """Raises ConfigError: FILE, where in it, what is wrong and what would be right."""
-    graph = _read_graph(folder, source.fn)
-    inputs: dict[str, Input] = {}
-    files: dict[tuple[str, str], StoredFile] = {}
+def over(shipped: Catalogue, published: Catalogue) -> Catalogue:
+    """Both; of two workflows of one alias the published one, in the other's place."""
+    return Catalogue({**shipped.workflows, **published.workflows})
+
+
+class Offered(NamedTuple):
+    """An input that a node offers. `image` is what `_meta.descimage` says of it, `where` the place, for people."""
+
+    input: Input
+    image: Any
+    where: str
+
+
+def offered(graph: Graph, fn: str, allowed: Mapping[str, Sequence[str]]) -> Iterator[Offered | ConfigError]:
+    """Every input that `_meta.apiinput` chooses, without its picture, or what is wrong with the choice."""
     for node, content in graph.items():
         meta = content.get("_meta") or {}
         names = [name.strip() for name in str(meta.get("apiinput") or "").split(",") if name.strip()]
         images = meta.get("descimage")
         image_names = images if isinstance(images, list) else [images] * len(names)
         for position, name in enumerate(names):
-            where = f"{source.fn}: node {node}: _meta.apiinput: {name!r}"
+            where = f"{fn}: node {node}: _meta.apiinput: {name!r}"
             if name not in content["inputs"]:
-                raise ConfigError(f"{where}: the node has no such input; it has {', '.join(content['inputs'])}")
+                known = ", ".join(content["inputs"])
+                yield ConfigError(f"{where}: the node has no such input; it has {known}")
+                continue
             default = content["inputs"][name]
             kind = _type_of(default, allowed)
             if kind is None:
-                raise ConfigError(f"{where} is linked to another node; only values can be set from outside")
+                yield ConfigError(f"{where} is linked to another node; only values can be set from outside")
+                continue
+            title = f"{meta.get('title') or content['class_type']} / {name}"
+            declared = Input(f"{node}/{name}", node, name, kind, title, default)
             image = image_names[position] if position < len(image_names) else None
-            inputs[f"{node}/{name}"] = Input(
-                key=f"{node}/{name}",
-                node=node,
-                name=name,
-                type=kind,
-                title=f"{meta.get('title') or content['class_type']} / {name}",
-                default=default,
-                descimage=_asset(folder / "descimage", image, f"{source.fn}: node {node}: _meta.descimage"),
-            )
+            yield Offered(declared, image, f"{fn}: node {node}: _meta.descimage")
+
+
+def read_workflow(folder: Path, source: Source, allowed: Mapping[str, Sequence[str]]) -> Workflow:
+    """Raises ConfigError: FILE, where in it, what is wrong and what would be right."""
+    graph = _read_graph(folder, source.fn)
+    inputs: dict[str, Input] = {}
+    files: dict[tuple[str, str], StoredFile] = {}
+    for each in offered(graph, source.fn, allowed):
+        if isinstance(each, ConfigError):
+            raise each
+        picture = _asset(folder / "descimage", each.image, each.where)
+        inputs[each.input.key] = msgspec.structs.replace(each.input, descimage=picture)
+    for node, content in graph.items():
         for name, value in content["inputs"].items():
             if isinstance(value, str) and (kind := type_of_extension(extension_of(value), allowed)):
                 file = _default_file(folder / "input", value, kind, f"{source.fn}: node {node}: {name}")
@@ -255,6 +281,11 @@ def _read_graph(folder: Path, fn: str) -> Graph:
         raise ConfigError(f"{fn}: nested too deeply") from None
     except (ValueError, OverflowError) as error:  # NaN, half of a surrogate pair, thousands of digits
         raise ConfigError(f"{fn}: has a value that JSON cannot carry: {error}") from None
+    return checked_graph(graph, fn)
+
+
+def checked_graph(graph: Any, fn: str) -> Graph:
+    """Raises ConfigError: that is no graph in API format."""
     if isinstance(graph, dict) and isinstance(graph.get("nodes"), list):
         raise ConfigError(f"{fn}: this is a workflow saved for the editor; export it with Export (API) instead")
     if not isinstance(graph, dict) or not graph:

@@ -27,6 +27,7 @@ from bridged.actors.dispatcher import Dispatcher
 from bridged.actors.intake import Intake
 from bridged.actors.nodes import Nodes
 from bridged.actors.pool import Pool
+from bridged.actors.publisher import Publisher, publish_offline, remove_offline
 from bridged.actors.reloader import Loaded, Reloader, load_all
 from bridged.actors.webhooks import Webhooks
 from bridged.api.access import Gate, check_start
@@ -58,6 +59,9 @@ MANY = 65536
 KEPT_FILES = 256
 """open files that are not for clients' connections: PCs, files, the ledger"""
 
+RENEWAL = 2.0
+"""seconds of a stop that patched PCs get to renew the lease of what runs on them"""
+
 KEY_WITHDRAWN = "its API key was withdrawn"
 
 
@@ -69,6 +73,25 @@ def check(folder: Path, environ: Mapping[str, str] | None = None) -> list[str]:
         return [str(error)]
     config = loaded.config
     return [*loaded.problems, *tls.warnings(config.folder, config.settings.server, config.backends)]
+
+
+def publish(folder: Path, body: bytes, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Publishes a workflow into the state folder of a configuration, with no running service: what the service would
+    have answered, and the `folder`. Raises BridgedError."""
+    return trio.run(publish_offline, folder, os.environ if environ is None else environ, body)
+
+
+def unpublish(folder: Path, alias: str, environ: Mapping[str, str] | None = None) -> str:
+    """Takes a published workflow out of that folder, which is returned. Raises BridgedError."""
+    return remove_offline(folder, os.environ if environ is None else environ, alias)
+
+
+def published(folder: Path, environ: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """What is published there, and can be read: alias, description, inputs. Raises ConfigError."""
+    return [
+        {"alias": each.alias, "description": each.description, "inputs": list(each.inputs)}
+        for each in load_all(folder, environ).published.workflows.values()
+    ]
 
 
 class _Effects:
@@ -117,6 +140,7 @@ class Daemon:
         self._folder = folder
         self._environ = environ
         self._stopping = trio.Event()
+        self._leases_renewed = trio.Event()
         self._started_at = time.time()
         self._worker_url: str | None = None
         self._worker_changed = trio.Event()
@@ -215,6 +239,8 @@ class Daemon:
             stopping=self._stopping.wait,
             task_status=task_status,
         )
+        if self._stopping.is_set():
+            await self._leases_renewed.wait()
         root.cancel_scope.cancel()
 
     def _build(self, loaded: Loaded, ledger: SqliteLedger) -> None:
@@ -225,6 +251,8 @@ class Daemon:
         )
         self.clients = Clients(self.dispatcher, ledger, lambda: self._settings().jobs, ledger.secret)
         reserve = int(loaded.config.settings.state.reserve * 1e6)
+        with suppress(OSError):  # then the log says why, with the first workflow that is published
+            loaded.config.published_dir.mkdir(mode=0o700, exist_ok=True)
         state = loaded.config.settings.state
         self.spool = Spool(
             loaded.config.state_dir / "spool", keep_free=reserve, fsync=state.durability == "power"
@@ -277,6 +305,7 @@ class Daemon:
             durable=ledger.durable,
             settings=self._settings,
             catalogue=self._catalogue,
+            publisher=Publisher(self.reloader, self.spool.scanner, self._known_classes),
             generation_count=lambda: ledger.generation_count,
             status=self.status,
         )
@@ -305,6 +334,9 @@ class Daemon:
 
     def _settings(self) -> Settings:
         return self.reloader.current.config.settings
+
+    def _known_classes(self) -> dict[str, frozenset[str]]:
+        return {s.name: s.classes for s in self.dispatcher.snapshots() if s.classes is not None}
 
     def _catalogue(self) -> catalogue.Catalogue:
         return self.reloader.current.catalogue
@@ -391,6 +423,11 @@ class Daemon:
         root.cancel_scope.deadline = trio.current_time() + budget
         self.dispatcher.detach()
         self.clients.stop()
+        try:
+            with trio.move_on_after(RENEWAL):
+                await self.pool.renew_leases()
+        finally:
+            self._leases_renewed.set()
 
     # -- status ------------------------------------------------------------------------------------------------------
 
@@ -421,12 +458,15 @@ class Daemon:
 
     def _backend_status(self, snapshot: BackendSnapshot) -> dict[str, Any]:
         reason = self.dispatcher.backend_reason(snapshot.name)
+        patch = self.pool.patch(snapshot.name)
         if self.pool.is_crashed(snapshot.name):
             state = "crashed"
         elif snapshot.draining:
             state = "draining"
         elif probation := self.pool.probation(snapshot.name):
             state, reason = "probation", probation
+        elif snapshot.up and snapshot.paused and patch is not None:
+            state, reason = "paused", patch.reason()
         else:
             state = "up" if snapshot.up else "down"
             if state == "down" and self.dispatcher.suspended:
@@ -440,6 +480,7 @@ class Daemon:
             "owner_prompts": snapshot.foreign,
             "completed": self.dispatcher.completed_on(snapshot.name),
             "node_classes": len(snapshot.classes) if snapshot.classes is not None else None,
+            "patch": patch.info if patch is not None else None,
         }
 
 

@@ -194,3 +194,10 @@ class BackendUnavailable(BridgedError):
         super().__init__(message)
         self.refused = refused
         self.answered = answered
+
+
+class PausedByOwner(BridgedError):
+    """A PC refuses a prompt because its owner does not lend it for now: nobody's fault."""
+
+    code = "paused_by_owner"
+    status = 503

@@ -225,6 +225,8 @@ class BackendSnapshot(msgspec.Struct, frozen=True):
     idle_since: float
     moving: bool = False
     """it drains only to come back, at another address"""
+    paused: bool = False
+    """its owner does not lend it for now: it gets nothing new, and what only it can run waits"""
 
 
 class JobEvent(msgspec.Struct, frozen=True):
@@ -236,3 +238,70 @@ class JobEvent(msgspec.Struct, frozen=True):
     percent: float
     failure: Failure | None = None
     outputs: tuple[Output, ...] = ()
+
+
+# -- what a patched PC says of itself (docs/patch-api.md); times are UNIX seconds, sizes bytes -------------------------
+
+PcTime = Annotated[float, Meta(ge=0, le=1e11)]
+PcCount = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class Lending(msgspec.Struct, frozen=True):
+    """Whether the owner lends the PC. `until`: when it is lent again; None: until the owner says so."""
+
+    paused: bool
+    until: PcTime | None = None
+
+
+class NodePack(msgspec.Struct, frozen=True):
+    """A pack of custom nodes on a PC."""
+
+    name: str
+    version: str | None = None
+
+
+class Device(msgspec.Struct, frozen=True):
+    """What a PC computes on; sizes in bytes."""
+
+    name: str
+    type: str
+    memory_total: PcCount = 0
+    memory_free: PcCount = 0
+
+
+class LoadedModel(msgspec.Struct, frozen=True):
+    """A model in a PC's memory; `size` in bytes."""
+
+    name: str
+    size: PcCount = 0
+
+
+class OwnerActivity(msgspec.Struct, frozen=True):
+    """The owner's own prompts on a PC; `last`: when there was one, in UNIX seconds."""
+
+    active: bool = False
+    running: PcCount = 0
+    queued: PcCount = 0
+    last: PcTime | None = None
+
+
+class Served(msgspec.Struct, frozen=True):
+    """What a PC ran for bridges on that day, as its own clock has it; `seconds` of running."""
+
+    date: str = ""
+    jobs: PcCount = 0
+    seconds: Annotated[float, Meta(ge=0, le=1e11)] = 0.0
+
+
+class PatchInfo(msgspec.Struct, frozen=True):
+    """What a patched PC said of itself when it was last asked. `patch` and `comfyui` are versions."""
+
+    protocol: int
+    patch: str
+    lending: Lending
+    comfyui: str = ""
+    node_packs: list[NodePack] = []
+    devices: list[Device] = []
+    loaded_models: list[LoadedModel] = []
+    owner: OwnerActivity = msgspec.field(default_factory=OwnerActivity)
+    served: Served = msgspec.field(default_factory=Served)

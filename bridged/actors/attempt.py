@@ -74,6 +74,8 @@ class Follow:
         """what the backend answered to the POST in place of an answer"""
         self.adopted = False
         """an earlier run of the service began it"""
+        self.lapses: int | None = None
+        """how often the lease had been over when it was posted; None: it was posted without one"""
         self.to_withdraw = False
         """it is wanted back, if it has not started"""
         self.withdrawing = False

@@ -22,6 +22,7 @@ from bridged.actors.deadlines import Deadlines
 from bridged.actors.dispatcher import Dispatcher
 from bridged.actors.health import FIRST_PROBATION, REFUSED_RETRY, Health, Outage
 from bridged.actors.nodes import COMBOS, Nodes
+from bridged.actors.patch import Patch
 from bridged.actors.runner import Runner
 from bridged.comfy import protocol
 from bridged.comfy.client import ComfyClient
@@ -30,7 +31,7 @@ from bridged.config.schema import Backend, Settings
 from bridged.config.tls import ClientContexts
 from bridged.errors import BackendUnavailable, ConfigError
 from bridged.files.spool import Spool
-from bridged.model import Attempt, Job
+from bridged.model import Attempt, Job, Lending
 from bridged.nodedefs.parse import ClassesReader, NodeClasses
 from bridged.store.ledger import Ledger
 
@@ -74,15 +75,25 @@ class BackendActor:
             f"{shared.client_id}-{config.name}",  # its own: a renamed one's late close would take our events away
             # Until its own files were read, nobody is trusted: it may be meant to be known by them alone.
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if _has_tls_files(config) else shared.ssl_context,
+            config.token,
         )
         self._tls_problem = self._why_down = ""
         self._classes = ClassesReader()
         self._follows: dict[str, Follow] = {}
-        self._control = Control(self._client, self.name)
+        self.patch = Patch(
+            self.name,
+            self._client,
+            has_token=bool(config.token),
+            lease=lambda: shared.settings().jobs.lease,
+            on_lending=partial(shared.dispatcher.on_lending, config.name),
+            is_needed=lambda: any(follow.open for follow in self._follows.values()),
+        )
+        self._control = Control(self._client, self.name, lambda: self.patch.info is not None)
         self._runner = Runner(
             self.name,
             self._client,
             self._control,
+            self.patch,
             shared.dispatcher,
             shared.spool,
             shared.ledger,
@@ -204,6 +215,7 @@ class BackendActor:
                 nursery.start_soon(self._control.delete_histories)
                 nursery.start_soon(self._control.stop_batches)
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self.patch.run)
                 nursery.start_soon(self._deadlines.run)
                 for follow in self._follows.values():
                     follow.gap = True
@@ -288,6 +300,7 @@ class BackendActor:
             classes = await trio.to_thread.run_sync(self._classes.read, body)
             combos = await self._client.listing(COMBOS)
             self._shared.nodes.on_connected(self.name, classes, combos)
+            await self.patch.connect()
             self._control.atomic = await self._client.has_atomic_cancel()
             await self._look_up()
         except BackendUnavailable as error:
@@ -402,6 +415,9 @@ class BackendActor:
             self._remaining = event.queue_remaining
             self._statuses += 1
             self._count_foreign()
+            return
+        if isinstance(event, Lending):
+            self.patch.on_lending(event)
             return
         follow = self._follows.get(event.prompt_id)
         if follow is None:

@@ -130,6 +130,8 @@ class BackendState:
         self.max_running = max_running
         self.draining = draining
         self.moving = False
+        self.paused = False
+        """by its owner"""
         self.up = False
         self.reason = "not connected yet"
         self.classes: frozenset[str] | None = None
@@ -154,4 +156,5 @@ class BackendState:
             capacity=self.max_running + prefetch,
             idle_since=self.idle_since,
             moving=self.moving,
+            paused=self.paused,
         )

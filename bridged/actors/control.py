@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -36,12 +37,13 @@ class _Stop:
 
 
 class Control:
-    """`atomic`: the backend can cancel one prompt under its own lock (2026 versions). `orphans`: prompts of ours
-    that were given up and must not go on if they still exist."""
+    """`atomic`: the backend can cancel one prompt under its own lock (2026 versions). `is_patched`: whether it has a
+    patch that can. `orphans`: prompts of ours that were given up and must not go on if they still exist."""
 
-    def __init__(self, client: ComfyClient, name: str) -> None:
+    def __init__(self, client: ComfyClient, name: str, is_patched: Callable[[], bool]) -> None:
         self._client = client
         self._name = name
+        self._is_patched = is_patched
         self.atomic = False
         self.orphans: dict[str, None] = {}
         self._batch: list[_Stop] = []
@@ -80,6 +82,9 @@ class Control:
                     stop.done.set()
 
     async def _stop(self, follows: list[Follow]) -> None:
+        if self._is_patched():
+            waiting_first = sorted(follows, key=lambda follow: follow.started)
+            follows = [follow for follow in waiting_first if not await self._cancelled_by_patch(follow)]
         if self.atomic:
             follows = [f for f in follows if not await self._client.cancel_atomically(f.prompt_id)]
         waiting = [follow for follow in follows if not follow.started]
@@ -97,6 +102,18 @@ class Control:
             # A stock ComfyUI compares the id and then sets a global flag: in between, the next prompt may have begun.
             # That window is its own few microseconds; only the atomic cancel closes it.
             await self._client.interrupt(prompt_id)
+
+    async def _cancelled_by_patch(self, follow: Follow) -> bool:
+        """False where there is no patch any more: then it is to be done as on a stock ComfyUI."""
+        match await self._client.cancel_by_patch(follow.prompt_id):
+            case None:
+                return False
+            case "running":
+                pass  # its end is announced
+            case _ if not follow.started:  # out of the queue; or nowhere, and its start would have been told
+                follow.gap = follow.left_queue = True
+                follow.end(Interrupted(follow.prompt_id))
+        return True
 
     async def withdraw(self, follow: Follow) -> bool:
         """Takes it out of the queue if it has not started; never interrupts. True where it is certain not to run."""
@@ -127,6 +144,11 @@ class Control:
         if not self.orphans:
             return
         with suppress(BackendUnavailable):
+            if self._is_patched():
+                queue = await self._client.queue()
+                there = [prompt_id for prompt_id in (*queue.pending, *queue.running) if prompt_id in self.orphans]
+                if all([await self._client.cancel_by_patch(prompt_id) is not None for prompt_id in there]):
+                    return
             await self._client.delete_queued(list(self.orphans))
             for prompt_id in (await self._client.queue()).running:
                 if prompt_id in self.orphans:

@@ -251,7 +251,7 @@ class Dispatcher:
         else:
             backend.max_running, backend.draining = max_running, draining
         self._backends[name].moving = moving
-        self._withdraw_prefetched(self._backends[name], draining)
+        self._withdraw_prefetched(self._backends[name])
         self._schedule()
 
     def on_backend_removed(self, name: str) -> None:
@@ -271,6 +271,15 @@ class Dispatcher:
         backend.up, backend.reason = False, reason
         self._fail_impossible()
         self._schedule()
+
+    def on_lending(self, name: str, paused: bool) -> None:
+        """Its owner lends it, or has paused it: then it gets nothing new, and what has not begun is taken back. A job
+        that only it can run waits."""
+        backend = self._backends[name]
+        if backend.paused != paused:
+            backend.paused = paused
+            self._withdraw_prefetched(backend)
+            self._schedule()
 
     def on_load(self, name: str, foreign: int) -> None:
         """How many prompts of the owner's it has now."""
@@ -363,6 +372,21 @@ class Dispatcher:
                     self._requeue(record, facts)
         self._schedule()
 
+    def on_excused(self, prompt_id: str, reason: str) -> None:
+        """Its PC's patch ended it, for its owner or because we were away: nobody's fault, and no try less."""
+        entry = self._release(prompt_id)
+        if entry is not None:
+            record, backend = entry.record, entry.attempt.backend
+            self._log_attempt(record, prompt_id, AttemptState.WITHDRAWN, reason)
+            if self._current(record, prompt_id):
+                failed = Failed(backend, Failure(Fault.HOST, reason), started=entry.started, excused=True)
+                facts = judge(record.job, record.facts, failed, self.snapshots(), max_attempts=self.max_attempts)
+                if facts.state.terminal:
+                    self._end(record, facts)
+                else:
+                    self._requeue(record, facts)
+        self._schedule()
+
     def on_out_of_memory(self, backend: str, alias: str) -> None:
         """That workflow was too large for that backend: for a while it goes there only where nobody else has it."""
         self._too_large[backend, alias] = self._clock()
@@ -449,8 +473,9 @@ class Dispatcher:
                         entry.leaving,
                     )
 
-    def _withdraw_prefetched(self, backend: BackendState, draining: bool) -> None:
-        for entry in backend.filling() if draining and not self.detached else ():
+    def _withdraw_prefetched(self, backend: BackendState) -> None:
+        """Where it is to get nothing new."""
+        for entry in backend.filling() if (backend.draining or backend.paused) and not self.detached else ():
             if not entry.started and not entry.leaving:
                 entry.leaving = True
                 self._effects.withdraw(entry.attempt)
@@ -479,8 +504,8 @@ class Dispatcher:
         snapshots = self.snapshots()
         settling = self._clock() - self._began < SETTLING
         for record in list(self._queue):
-            # A drain is an operator's passing wish: what waits already may wait for its end.
-            others = [replace(s, draining=False) for s in snapshots if s.name not in record.excluded]
+            # A drain is an operator's passing wish, a pause an owner's: what waits already may wait for its end.
+            others = [replace(s, draining=False, paused=False) for s in snapshots if s.name not in record.excluded]
             reasons = obstacles(record.job.requires, others)
             unconfirmed = record.failure is not None and record.failure.fault is Fault.WORKFLOW
             may_confirm = (

@@ -13,6 +13,7 @@ import trio
 
 from bridged.actors.backend import BackendActor, Shared
 from bridged.actors.health import Outage
+from bridged.actors.patch import Patch
 from bridged.config.schema import Backend
 from bridged.errors import BackendUnavailable
 from bridged.model import Attempt, Failure, Fault, Job
@@ -82,6 +83,18 @@ class Pool:
         """Why a backend is not used although it is there, and for how long; "" where it is used, or not there."""
         child = self._children.get(name)
         return "" if child is None or child.actor is None else child.actor.probation()
+
+    def patch(self, name: str) -> Patch | None:
+        """What is known of a backend's patch, and whether its owner lends it. None: its actor does not run."""
+        child = self._children.get(name)
+        return None if child is None or child.actor is None else child.actor.patch
+
+    async def renew_leases(self) -> None:
+        """The service stops: what runs on patched backends may go on until it is back, for one lease."""
+        async with trio.open_nursery() as nursery:
+            for child in self._children.values():
+                if child.actor is not None:
+                    nursery.start_soon(child.actor.patch.renew)
 
     async def wait_removed(self, name: str) -> None:
         """Until a backend that is not wanted any more has finished and is gone."""

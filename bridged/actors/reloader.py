@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import trio
@@ -19,7 +20,7 @@ import watchfiles
 from bridged import catalogue
 from bridged.config.diff import Diff, diff
 from bridged.config.load import load
-from bridged.config.schema import Config
+from bridged.config.schema import AliasEntry, Config
 from bridged.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -33,10 +34,16 @@ LOOK_AGAIN_MS = 1000
 IGNORED = (".swp", ".swx", ".swo", "~", ".tmp", ".part", ".bak", ".orig")
 
 
+T = TypeVar("T")
+
+
 class Loaded(msgspec.Struct, frozen=True):
-    """One generation of the configuration, and what of the files on disk could not be used."""
+    """One generation of the configuration, and what of the files on disk could not be used. `catalogue` is what
+    applies of the operator's own workflows (`shipped`) and of those that were published."""
 
     config: Config
+    shipped: catalogue.Catalogue
+    published: catalogue.Catalogue
     catalogue: catalogue.Catalogue
     problems: tuple[str, ...]
     generation: int
@@ -45,7 +52,22 @@ class Loaded(msgspec.Struct, frozen=True):
 def load_all(folder: Path, environ: Mapping[str, str] | None = None, previous: Loaded | None = None) -> Loaded:
     """Reads everything. Blocking. Raises ConfigError: bridged.toml or backends.toml is bad and there is no previous."""
     config, problems = load(folder, environ, previous.config if previous else None)
-    sources = [
+    allowed = config.settings.files.allowed
+    shipped, wrong = catalogue.load(
+        config.workflows_dir, _sources(config.aliases), allowed, previous.shipped if previous else catalogue.EMPTY
+    )
+    published, more = catalogue.load(
+        config.published_dir, _sources(config.published), allowed, previous.published if previous else catalogue.EMPTY
+    )
+    problems += [*wrong, *(f"published workflows: {each}" for each in more)]
+    generation = previous.generation + 1 if previous else 1
+    return Loaded(
+        config, shipped, published, catalogue.over(shipped, published), tuple(problems), generation
+    )
+
+
+def _sources(entries: Iterable[AliasEntry]) -> list[catalogue.Source]:
+    return [
         catalogue.Source(
             entry.alias,
             entry.fn,
@@ -53,16 +75,8 @@ def load_all(folder: Path, environ: Mapping[str, str] | None = None, previous: L
             entry.thumbnail,
             catalogue.Options(entry.on_disconnect, entry.max_runtime, entry.no_progress_timeout, entry.metadata),
         )
-        for entry in config.aliases
+        for entry in entries
     ]
-    workflows, more = catalogue.load(
-        config.workflows_dir,
-        sources,
-        config.settings.files.allowed,
-        previous.catalogue if previous else catalogue.EMPTY,
-    )
-    generation = previous.generation + 1 if previous else 1
-    return Loaded(config, workflows, (*problems, *more), generation)
 
 
 class Reloader:
@@ -80,16 +94,27 @@ class Reloader:
         """Reads the files now (SIGHUP does, too), one reading after the other. Whatever is wrong with them, what is
         in force stays."""
         async with self._reloading:
-            before = self.current
-            try:
-                now = await trio.to_thread.run_sync(load_all, before.config.folder, self._environ, before)
-            except Exception as error:
-                foreseen = isinstance(error, ConfigError)
-                problem = str(error) if foreseen else "it could not be read; the log says why"
-                now = msgspec.structs.replace(before, problems=(problem,))
-                if now.problems != before.problems and not foreseen:
-                    log.exception("configuration: it could not be read")
-            self._put_in_force(before, now)
+            await self._reload()
+
+    async def change(self, write: Callable[[], T]) -> T:
+        """Runs `write` (blocking), which changes what is watched; when this returns, that is in force. One at a time,
+        and no reading sees the half of it. Raises what `write` raises."""
+        async with self._reloading:
+            written = await trio.to_thread.run_sync(write)
+            await self._reload()
+            return written
+
+    async def _reload(self) -> None:
+        before = self.current
+        try:
+            now = await trio.to_thread.run_sync(load_all, before.config.folder, self._environ, before)
+        except Exception as error:
+            foreseen = isinstance(error, ConfigError)
+            problem = str(error) if foreseen else "it could not be read; the log says why"
+            now = msgspec.structs.replace(before, problems=(problem,))
+            if now.problems != before.problems and not foreseen:
+                log.exception("configuration: it could not be read")
+        self._put_in_force(before, now)
 
     def _put_in_force(self, before: Loaded, now: Loaded) -> None:
         for problem in now.problems:
@@ -136,7 +161,7 @@ class Reloader:
 
     def _folders(self) -> list[Path]:
         config = self.current.config
-        return sorted({config.folder, config.workflows_dir})
+        return sorted({config.folder, config.workflows_dir, config.published_dir})
 
 
 def _identities(folders: list[Path]) -> list[tuple[int, int] | None]:

@@ -13,11 +13,12 @@ from bridged.actors.attempt import Desired, Follow, Lost
 from bridged.actors.collect import collect
 from bridged.actors.control import Control
 from bridged.actors.dispatcher import Dispatcher
+from bridged.actors.patch import Patch
 from bridged.comfy import protocol
 from bridged.comfy.blame import blame
 from bridged.comfy.client import ComfyClient
 from bridged.config.schema import Settings
-from bridged.errors import AttemptFailed, BackendUnavailable, BridgedError, OutOfSpace
+from bridged.errors import AttemptFailed, BackendUnavailable, BridgedError, OutOfSpace, PausedByOwner
 from bridged.files.multipart import Encoded, Part
 from bridged.files.spool import Spool
 from bridged.model import OUT_OF_MEMORY, Failure, Fault, FileInput, Graph, Job, Results
@@ -48,6 +49,7 @@ class Runner:
         name: str,
         client: ComfyClient,
         control: Control,
+        patch: Patch,
         dispatcher: Dispatcher,
         spool: Spool,
         ledger: Ledger,
@@ -57,6 +59,7 @@ class Runner:
         self._name = name
         self._client = client
         self._control = control
+        self._patch = patch
         self._dispatcher = dispatcher
         self._spool = spool
         self._ledger = ledger
@@ -102,6 +105,8 @@ class Runner:
                     if follow.before is not None:
                         await follow.before.settled.wait()
                 follow.interruptible = follow.before = None
+                if follow.to_withdraw:
+                    follow.end(Lost.WITHDRAWN)  # no need to send it first
             if graph is None or follow.desired is Desired.CANCEL or follow.ended.is_set():
                 return self._unsuccessful(follow)
             await self._post_with_files(follow, graph)
@@ -117,6 +122,11 @@ class Runner:
         if follow.desired is Desired.RUN and isinstance(follow.outcome, protocol.Succeeded):
             return await self._collected(follow, outputs)
         await self._discard(outputs)
+        unasked = isinstance(follow.outcome, protocol.Interrupted) or follow.outcome is Lost.GONE
+        if unasked and follow.desired is Desired.RUN and not follow.overdue:
+            excuse = await self._patch.excuses(follow)
+            if excuse and follow.desired is Desired.RUN:
+                return partial(self._dispatcher.on_excused, follow.prompt_id, excuse)
         return self._unsuccessful(follow)
 
     def _unsuccessful(self, follow: Follow) -> Callable[[], object]:
@@ -237,8 +247,13 @@ class Runner:
         follow.posted = True
         answer = protocol.PromptAnswer()
         try:
+            lease = self._patch.lease_of(follow)
             with trio.CancelScope() as follow.posting:
-                answer = await self._client.post_prompt(follow.prompt_id, self._localised(graph))
+                answer = await self._client.post_prompt(follow.prompt_id, self._localised(graph), lease)
+        except PausedByOwner:
+            self._patch.on_refused_prompt()  # before the report: nothing more is placed here
+            follow.end(Lost.WITHDRAWN)
+            return
         except BackendUnavailable as error:
             log.warning("backend %s: no answer to a prompt (%s); looking it up", self._name, error)
             follow.refusal = str(error) if error.answered else ""

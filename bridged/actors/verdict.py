@@ -2,6 +2,8 @@
 
 The rules; the numbers stand beside the code:
 
+0. What a PC's patch ended, because its owner paused the PC or we were away for too long, is nobody's fault: it is tried
+   again and does not count, wherever it can run; not for ever: after EXCUSES runs it counts like a host's fault.
 1. A node's exception is the workflow's fault once it was seen twice, on two backends, with the same node and type.
    Until then it is tried once more, where another backend that is up can run it.
 2. Validation, policy and the client's own faults are final.
@@ -25,25 +27,44 @@ from bridged.store.ledger import JobFacts
 QUARANTINE = 2
 """backends that may go down under one job"""
 
+EXCUSES = 10
+"""runs of one job that may end in vain before a patch that ends the next one is taken for a fault"""
+
 
 class Failed:
     """How an attempt failed. `started`: it had begun to run. `lost`: nobody can say whether it ran to its end.
-    `down`: its backend went away with it."""
+    `down`: its backend went away with it; `excused`: its backend's patch ended it."""
 
     def __init__(
-        self, backend: str, failure: Failure, *, started: bool = False, lost: bool = False, down: bool = False
+        self,
+        backend: str,
+        failure: Failure,
+        *,
+        started: bool = False,
+        lost: bool = False,
+        down: bool = False,
+        excused: bool = False,
     ) -> None:
         self.backend = backend
         self.failure = failure
         self.started = started
         self.lost = lost
         self.down = down
+        self.excused = excused
 
 
 def judge(
     job: Job, facts: JobFacts, failed: Failed, snapshots: Sequence[BackendSnapshot], *, max_attempts: int
 ) -> JobFacts:
     """The job's new facts: QUEUED, FAILED or LOST."""
+    if failed.excused and facts.reruns < EXCUSES:  # 0
+        return replace(
+            facts,
+            state=JobState.QUEUED,
+            prompt_id=None,
+            attempts=facts.attempts - 1,
+            reruns=facts.reruns + failed.started,
+        )
     fault, signature = failed.failure.fault, failed.failure.signature
     where = f"on {failed.backend}: {failed.failure.message}"
     excluded, crashed_on = facts.excluded, facts.crashed_on

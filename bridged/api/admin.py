@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 import msgspec
 from quart import Blueprint, Response
 
-from bridged.api.app import Services, caller, json_response
-from bridged.api.openapi import described, json_reply
-from bridged.model import JobState
+from bridged.actors.publisher import Listed, Published
+from bridged.api.app import Services, body_chunks, caller, error_response, finish_reading, json_response
+from bridged.api.openapi import Parameter, Reply, described, json_reply
+from bridged.errors import BridgedError, Forbidden
+from bridged.model import JobState, PatchInfo
+from bridged.publication import MAX_BODY, Publication, decoded
 
 
 class BackendStatus(msgspec.Struct):
-    """One PC: its state and why, what of ours runs and waits on it, its owner's prompts, and what it knows."""
+    """One PC: its state and why, what of ours runs and waits on it, its owner's prompts, and what it knows. `patch`:
+    what a patched ComfyUI last said of itself; null for a stock one, and for one that takes no token of ours."""
 
     name: str
     state: str
@@ -21,6 +27,7 @@ class BackendStatus(msgspec.Struct):
     owner_prompts: int
     completed: int
     node_classes: int | None
+    patch: PatchInfo | None
 
 
 class WorkflowStatus(msgspec.Struct):
@@ -53,13 +60,72 @@ class Status(msgspec.Struct):
     configuration: ConfigurationStatus
 
 
+class PublishedList(msgspec.Struct):
+    workflows: list[Listed]
+
+
 def routes(services: Services) -> Blueprint:
     admin = Blueprint("admin", __name__)
+
+    @admin.errorhandler(BridgedError)
+    async def refuse(error: BridgedError) -> Response:
+        await finish_reading()
+        return error_response(error, proper=True)
 
     @admin.get("/status")
     @described("How the service is", replies={200: json_reply("PCs by name, never by address.", Status)})
     async def status() -> Response:
         caller().need("admin")
         return json_response(services.status())
+
+    def need_author() -> None:
+        """Raises Forbidden: who publishes has every PC run what it likes, so not everybody may who may call."""
+        if services.settings().access.allow_anonymous and not caller().digest:
+            raise Forbidden("while everybody may call ([access] allow_anonymous), publishing needs an API key")
+
+    @admin.get("/admin/workflows")
+    @described(
+        "The published workflows",
+        "Those of the operator's own folder are not among them.",
+        replies={200: json_reply("In the order in which they came.", PublishedList)},
+    )
+    async def listed() -> Response:
+        return json_response(PublishedList(await services.publisher.listed()))
+
+    @admin.post("/admin/workflows")
+    @described(
+        "Publish a workflow",
+        "It can be run when this is answered, and wins over one of that alias in the operator's folder. What it takes "
+        "the place of is kept. A refusal's `detail` says everything that is wrong.",
+        body=Reply("The workflow.", {"application/json": Publication}),
+        replies={
+            200: json_reply("It took the place of what was published under that alias.", Published),
+            201: json_reply("It is published.", Published),
+        },
+        refusals=(413, 503),
+    )
+    async def publish() -> Response:
+        need_author()
+        body = bytearray()
+        async with aclosing(body_chunks(MAX_BODY)) as chunks:
+            async for chunk in chunks:
+                body += chunk
+        done, is_new = await services.publisher.publish(decoded(bytes(body)))
+        return json_response(done, 201 if is_new else 200)
+
+    @admin.delete("/admin/workflows/<path:alias>")
+    @described(
+        "Take a published workflow out",
+        "Jobs that were submitted run on. One of that alias in the operator's folder is there again.",
+        parameters=(Parameter("alias", "as it was published", place="path", required=True),),
+        replies={204: Reply("It is gone; its last version is kept.")},
+        refusals=(404, 503),
+    )
+    async def remove(alias: str) -> Response:
+        need_author()
+        await services.publisher.remove(alias)
+        done = Response(b"", 204)  # with no body at all Quart breaks the connection off
+        del done.headers["Content-Type"]
+        return done
 
     return admin

@@ -18,6 +18,7 @@ from bridged.actors.dispatcher import Dispatcher
 from bridged.actors.intake import Intake
 from bridged.actors.nodes import Nodes
 from bridged.actors.pool import Pool
+from bridged.actors.publisher import Publisher
 from bridged.api.access import Caller, Gate
 from bridged.api.flow import Flow
 from bridged.api.hot import DRAIN, Answer, Endpoint, error_answer, json_answer
@@ -48,6 +49,7 @@ class Services(msgspec.Struct, frozen=True):
     durable: Callable[[], Awaitable[None]]
     settings: Callable[[], Settings]
     catalogue: Callable[[], Catalogue]
+    publisher: Publisher
     generation_count: Callable[[], int]
     status: Callable[[], dict[str, Any]]
 

@@ -21,10 +21,12 @@ KEY_VARIABLE = "BRIDGED_KEY"
 
 @dataclass(frozen=True)
 class Service:
-    """Where the service is, and the key that it is shown; "": none."""
+    """Where the service is, and the key that it is shown; "": none. `folder`: the configuration that says where, None
+    where its address was given."""
 
     url: str
     key: str = field(default="", repr=False)
+    folder: Path | None = None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -64,6 +66,10 @@ def read_key(file: Path | None, environ: Mapping[str, str]) -> str:
     return text
 
 
+class NoService(BridgedError):
+    """Nothing listens at the service's address."""
+
+
 @contextmanager
 def service_errors(url: str) -> Iterator[None]:
     """Turns what can go wrong on the way into a message that says what to do."""
@@ -72,7 +78,7 @@ def service_errors(url: str) -> Iterator[None]:
     except httpx.ConnectError as error:
         if "CERTIFICATE" in str(error):
             raise BridgedError(f"{url}: {error}; SSL_CERT_FILE=FILE names other authorities to trust") from None
-        raise BridgedError(f"no service answers at {url}; start it with `bridged serve`, or give --url") from None
+        raise NoService(f"no service answers at {url}; start it with `bridged serve`, or give --url") from None
     except httpx.InvalidURL as error:
         raise BridgedError(f"{url} is no address: {error}") from None
     except httpx.HTTPError as error:

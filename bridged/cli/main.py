@@ -16,6 +16,7 @@ from bridged.cli.http import Service
 from bridged.cli.key import key
 from bridged.cli.nodedefs import nodedefs
 from bridged.cli.options import config_option, service_options
+from bridged.cli.workflow import workflow
 from bridged.errors import BridgedError
 
 
@@ -35,6 +36,7 @@ def main() -> None:
 
 main.add_command(key)
 main.add_command(nodedefs)
+main.add_command(workflow)
 
 
 @main.command()

@@ -49,7 +49,8 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @config_option
     @functools.wraps(command)
     def with_service(*args: Any, folder: Path, url: str | None, key_file: Path | None, **kwargs: Any) -> Any:
-        service = Service((url or _configured_url(folder)).rstrip("/"), read_key(key_file, os.environ))
+        address = (url or _configured_url(folder)).rstrip("/")
+        service = Service(address, read_key(key_file, os.environ), None if url else folder)
         return command(*args, service=service, **kwargs)
 
     return with_service

@@ -17,8 +17,15 @@ def readable_secrets(folder: Path) -> list[str]:
     """One line for each file with a secret that others than its owner and group can read."""
     found = []
     with suppress(ConfigError):  # the check itself says so
-        if any(backend.headers for backend in read_backends(folder, {})) and _public(folder / BACKENDS_FILE):
-            found.append(f"{BACKENDS_FILE}: it has `headers`, and everybody on this machine can read it; chmod 640")
+        backends = read_backends(folder, {})
+        secrets = ["`headers`"] if any(backend.headers for backend in backends) else []
+        secrets += ["a `token`"] if any(backend.token and not backend.token_file for backend in backends) else []
+        if secrets and _public(folder / BACKENDS_FILE):
+            what = " and ".join(secrets)
+            found.append(f"{BACKENDS_FILE}: it has {what}, and everybody on this machine can read it; chmod 640")
+        for backend in backends:
+            if backend.token_file and _public(folder / Path(backend.token_file).expanduser()):
+                found.append(f"{backend.token_file}: everybody on this machine can read that token; chmod 640")
     with suppress(ConfigError):
         if read_settings(folder, {}).webhooks.secret and _public(folder / SETTINGS_FILE):
             found.append(f"{SETTINGS_FILE}: it has a `secret`, and everybody on this machine can read it; chmod 640")

@@ -9,6 +9,7 @@ import click
 import httpx
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bridged.cli.http import Service, checked, service_errors
 from bridged.errors import Forbidden
@@ -35,10 +36,11 @@ def status(service: Service, as_json: bool) -> None:
     jobs = ", ".join(f"{count} {state}" for state, count in facts["jobs"].items()) or "none"
     console.print(f"bridged {facts['version']} at {service.url}, up {facts['uptime']:.0f} s", highlight=False)
     console.print(f"jobs: {jobs}; started ever: {facts['generation_count']}", highlight=False)
-    table = _table("BACKEND", "STATE", "RUNNING", "PREFETCHED", "OWNER'S", "DONE", "")
+    table = _table("BACKEND", "STATE", "RUNNING", "PREFETCHED", "OWNER'S", "DONE", "PATCH", "")
     for b in facts["backends"]:
         numbers = (b["running"], b["prefetched"], b["owner_prompts"], b["completed"])
-        table.add_row(b["name"], b["state"], *map(str, numbers), b["reason"])
+        patch = b["patch"]["patch"] if b["patch"] else "-"
+        table.add_row(b["name"], b["state"], *map(str, numbers), Text(patch), Text(b["reason"]))
     console.print(table)
     for error in facts["configuration"]["errors"]:
         console.print(f"configuration: {error}", style="red", markup=False, highlight=False)

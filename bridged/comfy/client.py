@@ -18,12 +18,12 @@ import httpx
 import msgspec
 import trio
 
-from bridged.comfy import protocol, tls
+from bridged.comfy import patch, protocol, tls
 from bridged.comfy.eventsocket import EventSocket
 from bridged.comfy.hotpath import HotPath, Response
 from bridged.comfy.protocol import PromptAnswer, PromptRefusal, QueueView, RemoteFile, UploadAnswer
-from bridged.errors import AttemptFailed, BackendUnavailable
-from bridged.model import Fault, Graph
+from bridged.errors import AttemptFailed, BackendUnavailable, PausedByOwner
+from bridged.model import Fault, Graph, PatchInfo
 
 CONTROL_TIMEOUT = 5.0
 """seconds; a ComfyUI answers these in milliseconds, even while it runs a prompt"""
@@ -41,18 +41,22 @@ MAX_IN_FLIGHT = 6
 """control calls at once, below httpx's pool of 10: cancelled requests can leak a slot (httpcore #1093)"""
 
 
+PATCH = "/bridged/v1/"
+"""routes of a patched ComfyUI, and the only ones that get its token"""
+
 NOBODYS_PROMPT = "00000000-0000-4000-8000-000000000000"
 
 
 class ComfyClient:
-    """One backend. Owned by its actor; `aclose` when done. `url` never appears in an error's text."""
+    """One backend. Owned by its actor; `aclose` when done. Neither `url` nor `token` appears in an error's text."""
 
     def __init__(
-        self, url: str, headers: dict[str, str], client_id: str, ssl_context: ssl.SSLContext
+        self, url: str, headers: dict[str, str], client_id: str, ssl_context: ssl.SSLContext, token: str = ""
     ) -> None:
         self.url = url.rstrip("/")
         self.client_id = client_id
         self._headers = headers
+        self._token = token
         self._ssl = ssl_context
         self._address = _address_in_text(self.url)
         self._hot = HotPath(self.url, headers, ssl_context)
@@ -88,13 +92,17 @@ class ComfyClient:
 
     # -- the hot path ------------------------------------------------------------------------------------------------
 
-    async def post_prompt(self, prompt_id: str, graph: Graph) -> PromptAnswer:
-        """Queues a prompt under our id.
+    async def post_prompt(self, prompt_id: str, graph: Graph, lease: float = 0.0) -> PromptAnswer:
+        """Queues a prompt under our id. `lease` (s): a patched ComfyUI is not to go on with it once it has not heard
+        from us for so long.
 
-        Raises AttemptFailed (the backend refused the graph; `fault` says whose fault), BackendUnavailable (no usable
-        answer: it may have been accepted all the same, look it up).
+        Raises AttemptFailed (the backend refused the graph; `fault` says whose fault), PausedByOwner (it did not take
+        it), BackendUnavailable (no usable answer: it may have been accepted all the same, look it up).
         """
-        body = msgspec.json.encode({"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id})
+        prompt: dict[str, Any] = {"prompt": graph, "prompt_id": prompt_id, "client_id": self.client_id}
+        if lease:
+            prompt["extra_data"] = {"bridged": {"lease": lease}}
+        body = msgspec.json.encode(prompt)
         status, answer = await self._hot.post_json("/prompt", body)
         if status == 200:
             try:
@@ -110,6 +118,8 @@ class ComfyClient:
             host_specific = {"value_not_in_list", "missing_node_type", "custom_validation_failed"}
             host = bool(refusal.kinds() & host_specific)
             raise AttemptFailed(refusal.text(), Fault.HOST if host else Fault.WORKFLOW)
+        if status == 503 and patch.says_paused(answer):
+            raise PausedByOwner("its owner has paused it")
         message = f"it answers a prompt with HTTP status {status}"
         if status >= 500:  # something in front of it, or something in it after the prompt was queued
             raise BackendUnavailable(message, answered=True)
@@ -136,6 +146,8 @@ class ComfyClient:
         response = await self._request("GET", path, timeout=LISTING_TIMEOUT)
         if response.status_code in (400, 404):  # ComfyUI says 400 of an internal folder that it does not know
             return None
+        if path.startswith(PATCH) and response.status_code in (401, 403):  # no token of ours, or not its own
+            return None
         if response.status_code != 200:
             raise BackendUnavailable(f"it answers a listing with HTTP status {response.status_code}")
         return response.content
@@ -151,6 +163,29 @@ class ComfyClient:
         """
         response = await self._request("POST", f"/api/jobs/{prompt_id}/cancel")
         return response.status_code == 200 and b"true" in response.content
+
+    # -- the patch (docs/patch-api.md) -------------------------------------------------------------------------------
+
+    async def patch_info(self) -> tuple[int, PatchInfo | None]:
+        """The HTTP status, and what a patched ComfyUI says of itself; None where that is not 200: it has no patch
+        (404), or refuses the token (401, 403). Raises BackendUnavailable."""
+        response = await self._request("GET", f"{PATCH}info")
+        return response.status_code, patch.parse_info(response.content) if response.status_code == 200 else None
+
+    async def cancel_by_patch(self, prompt_id: str) -> patch.Cancelled | None:
+        """Dequeues or interrupts exactly that prompt, under the queue's lock. None where there is no patch (any more).
+        Raises BackendUnavailable."""
+        response = await self._request("POST", f"{PATCH}jobs/{prompt_id}/cancel")
+        return patch.parse_cancel(response.content) if response.status_code == 200 else None
+
+    async def renew_lease(self, seconds: float) -> bool:
+        """Our prompts there may go on for so long from now. False where there is no patch (any more). Raises
+        BackendUnavailable."""
+        response = await self._request_json("POST", f"{PATCH}lease", {"client_id": self.client_id, "seconds": seconds})
+        if response.status_code != 200:
+            return False
+        patch.parse_lease(response.content)
+        return True
 
     async def delete_queued(self, prompt_ids: Sequence[str]) -> None:
         await self._post("/queue", {"delete": list(prompt_ids)})
@@ -184,10 +219,13 @@ class ComfyClient:
             raise BackendUnavailable(f"it answers {path.split('/')[1]} with HTTP status {response.status_code}")
         return response.content
 
-    async def _post(self, path: str, body: Any) -> None:
+    async def _request_json(self, method: str, path: str, body: Any) -> httpx.Response:
         content = msgspec.json.encode(body)
         headers = {"Content-Type": "application/json", "Content-Length": str(len(content))}
-        response = await self._request("POST", path, _Body(_Once(content)), headers)
+        return await self._request(method, path, _Body(_Once(content)), headers)
+
+    async def _post(self, path: str, body: Any) -> None:
+        response = await self._request_json("POST", path, body)
         if response.status_code != 200:
             raise BackendUnavailable(f"it answers {path} with HTTP status {response.status_code}")
 
@@ -200,6 +238,8 @@ class ComfyClient:
         timeout: float = CONTROL_TIMEOUT,
     ) -> httpx.Response:
         """One call with its whole answer, of at most MAX_ANSWER bytes, within 4 x `timeout` (s) in all."""
+        if self._token and path.startswith(PATCH):
+            headers = {**(headers or {}), "X-Bridged-Token": self._token}
         try:
             request = self._http.build_request(method, path, headers=headers, timeout=timeout)
         except httpx.InvalidURL:

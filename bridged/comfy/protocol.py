@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from bridged.errors import BackendUnavailable
-from bridged.model import Graph
+from bridged.model import Graph, Lending
 
 HELLO = '{"type":"feature_flags","data":{"supports_preview_metadata":true}}'
 """must be the first message on a socket: only then do previews say whose they are (binary type 4 for type 1)"""
@@ -107,6 +107,7 @@ Event = (
     | Interrupted
     | Errored
     | Preview
+    | Lending
 )
 
 
@@ -143,6 +144,7 @@ _events: dict[str, msgspec.json.Decoder[Any]] = {
     "execution_success": msgspec.json.Decoder(Succeeded),
     "execution_interrupted": msgspec.json.Decoder(Interrupted),
     "execution_error": msgspec.json.Decoder(Errored, strict=False),
+    "bridged.lending": msgspec.json.Decoder(Lending),  # of a patched one
 }
 
 

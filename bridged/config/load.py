@@ -25,6 +25,9 @@ from bridged.errors import ConfigError
 SETTINGS_FILE = "bridged.toml"
 BACKENDS_FILE = "backends.toml"
 CLIENTS_FILE = "clients.toml"
+ALIASES_FILE = "workflow_alias.json"
+PUBLISHED = "workflows"
+"""the folder of published workflows, in the state folder"""
 FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "upgrade", "te", "expect"})
 EMBEDDED_NAME = "embedded"
 
@@ -81,6 +84,13 @@ def load(
         # A broken alias list costs the aliases, not the service: the workflows still go by their file names.
         problems.append(str(error))
         aliases = previous.aliases if previous else ()
+    # Where the service has them now: another state folder needs a restart.
+    published_dir = previous.published_dir if previous else state / PUBLISHED
+    try:
+        published = read_aliases(published_dir / ALIASES_FILE)
+    except ConfigError as error:
+        problems.append(f"published workflows: {error}")
+        published = previous.published if previous else ()
     config = Config(
         folder=folder,
         settings=settings,
@@ -89,6 +99,8 @@ def load(
         aliases=aliases,
         workflows_dir=workflows_dir,
         state_dir=state,
+        published_dir=published_dir,
+        published=published,
     )
     return config, problems
 
@@ -153,8 +165,27 @@ def read_backends(folder: Path, environ: Mapping[str, str]) -> tuple[Backend, ..
                 raise ConfigError(f"{where}.headers: {name!r} is the service's to set: it says where a request ends")
         seen.add(backend.name)
         ca, cert, key = tls.with_files(where, folder, backend)
-        backends[index] = msgspec.structs.replace(backend, tls_ca=ca, tls_cert=cert, tls_key=key)
+        token = _token(where, folder, backend)
+        backends[index] = msgspec.structs.replace(backend, tls_ca=ca, tls_cert=cert, tls_key=key, token=token)
     return tuple(backends)
+
+
+def _token(where: str, folder: Path, backend: Backend) -> str:
+    """What is sent to the backend's patch, "" for nothing. Raises ConfigError, which never says what is in the file."""
+    if not backend.token_file:
+        return backend.token
+    if backend.token:
+        raise ConfigError(f"{where}: give `token` or `token_file`, not both")
+    where = f"{where}.token_file: {backend.token_file!r}"
+    try:
+        text = (folder / Path(backend.token_file).expanduser()).read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"{where} cannot be read: {error.strerror}") from None
+    except (ValueError, RuntimeError):  # not ASCII; a home folder that is none
+        text = ""
+    if not re.fullmatch(r"[!-~]{1,512}", text):
+        raise ConfigError(f"{where} has no token; it must be one line, as the patch's installer wrote it")
+    return text
 
 
 def _still_clients(folder: Path, previous: Config | None) -> tuple[ClientKey, ...]:

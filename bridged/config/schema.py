@@ -24,6 +24,8 @@ ClientName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 KeyHash = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
 BackendName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
+Token = Annotated[str, Meta(pattern=r"^[!-~]{0,512}\Z")]
+
 ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 DEFAULT_TYPES: dict[str, list[str]] = {
@@ -121,7 +123,8 @@ class Jobs(_Section, frozen=True):
     "cancel", "detach" or { grace = SECONDS }. `reconnect_grace` (s): how long a client may take to come back after a
     restart of the service, and is told what it missed. `rest_lease` (s, 0: none): jobs of a client without a
     connection end when it asks for nothing for so long. `max_runtime` and `no_progress_timeout` (s, 0: none): a run
-    that takes longer, or shows nothing for longer, is taken for hung and tried elsewhere.
+    that takes longer, or shows nothing for longer, is taken for hung and tried elsewhere. `lease` (s): how long a
+    patched PC goes on with a job of ours after it last heard from us.
     """
 
     max_attempts: Annotated[int, Meta(ge=1, le=20)] = 3
@@ -137,6 +140,7 @@ class Jobs(_Section, frozen=True):
     rest_lease: SecondsOrNone = 0.0
     max_runtime: SecondsOrNone = 0.0
     no_progress_timeout: SecondsOrNone = 1800.0
+    lease: Annotated[float, Meta(ge=1, le=86400)] = 120.0
 
 
 class Files(_Section, frozen=True):
@@ -244,7 +248,8 @@ class Settings(_Section, frozen=True):
 class Backend(_Section, frozen=True):
     """One lent PC. `headers` are sent with every request to it (a login in front of it, say). `tls_ca`: a PEM file of
     the authorities that its certificate must come from, in place of the system's; `tls_cert` and `tls_key`: what
-    the bridge shows of itself (mutual TLS). Paths are relative to the configuration's folder."""
+    the bridge shows of itself (mutual TLS). `token` or `token_file` (a file of one line with it; once loaded `token`
+    has what it says): what its patch asks for, if it has one. Paths are relative to the configuration's folder."""
 
     name: BackendName
     url: str
@@ -255,11 +260,21 @@ class Backend(_Section, frozen=True):
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = ""
+    token: Token = ""
+    token_file: str = ""
+
+    def __post_init__(self) -> None:
+        if "\0" in self.token_file:
+            raise ValueError("`token_file` is no path: it has a NUL character")
+
+    def __repr__(self) -> str:
+        """Without what must not get into a log: address, headers, token."""
+        return f"Backend({self.name!r})"
 
     @property
     def place(self) -> tuple[object, ...]:
         """What a connection depends on: where this changes, it is another backend under the same name."""
-        return self.url, self.headers, self.tls_ca, self.tls_cert, self.tls_key
+        return self.url, self.headers, self.tls_ca, self.tls_cert, self.tls_key, self.token
 
 
 class BackendsFile(_Section, frozen=True):
@@ -315,3 +330,6 @@ class Config(msgspec.Struct, frozen=True):
     aliases: tuple[AliasEntry, ...]
     workflows_dir: Path
     state_dir: Path
+    published_dir: Path
+    """workflows that were published to the running service, or with `bridged workflow add`"""
+    published: tuple[AliasEntry, ...] = ()

@@ -170,14 +170,14 @@ def _fsync(path: Path) -> None:
 
 
 @contextmanager
-def _storage_errors() -> Iterator[None]:
+def storage_errors() -> Iterator[None]:
     """What a disk can say, as errors that callers may see."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutOfSpace() from error
-        log.error("the spool cannot be written: %s", error)
+        log.error("the disk cannot be written: %s", error)
         raise StorageFailed("the service cannot store files now; its log says why") from error
 
 
@@ -270,7 +270,7 @@ class Incoming:
         if in_steps:
             kind = await self._check(check, quick)
             if rules.clamd:
-                with _storage_errors():
+                with storage_errors():
                     await self._spool.scanner.scan(rules.clamd, self._whole or self._path, name, patience)
             stored = await self._run(lambda: settle(kind), quick)
         else:
@@ -303,7 +303,7 @@ class Incoming:
     async def _run(self, work: Callable[[], R], quick: bool) -> R:
         """`quick`: right here, while the disk is."""
         if quick and self._spool.disk_is_quick():
-            with self._spool.timed(), _storage_errors():
+            with self._spool.timed(), storage_errors():
                 return work()
         return await self._in_thread(work)
 
@@ -318,7 +318,7 @@ class Incoming:
                 if self._left:
                     self._remove()
 
-        with _storage_errors():
+        with storage_errors():
             return await trio.to_thread.run_sync(
                 to_its_end, limiter=limiter or self._spool.limiter, abandon_on_cancel=True
             )

@@ -14,13 +14,15 @@ def required_classes(graph: Graph) -> frozenset[str]:
 
 def can_run(requires: frozenset[str], snapshot: BackendSnapshot) -> bool:
     """Whether it may be placed there, busy or not. Unknown definitions cannot be relied on."""
-    return snapshot.classes is not None and requires <= snapshot.classes and not snapshot.draining
+    away = snapshot.draining or snapshot.paused
+    return snapshot.classes is not None and requires <= snapshot.classes and not away
 
 
 def obstacles(requires: frozenset[str], snapshots: Iterable[BackendSnapshot]) -> dict[str, str] | None:
     """None where some backend can run it or may turn out to; else the reason per backend name, for people.
 
-    A backend that has never been seen may turn out to have the classes: that is a reason to wait, not to refuse.
+    A backend that has never been seen may turn out to have the classes: that is a reason to wait, not to refuse; so is
+    one that its owner has paused.
     """
     reasons: dict[str, str] = {}
     for snapshot in snapshots:

@@ -2,8 +2,8 @@
 
 The decision list; the numbers stand beside the code:
 
-1. Only backends that are up, not draining, not busy with their owner's own prompts, and that know every node class
-   of the graph are considered.
+1. Only backends that are up, not draining, not paused by their owner nor busy with the owner's own prompts, and that
+   know every node class of the graph are considered.
 2. Jobs are taken in the order of the queue. One that fits nowhere now does not hold up those behind it.
 3. A backend with a free running place comes before one that could only prefetch; before both, one on which the
    workflow did not run out of memory.
@@ -58,7 +58,7 @@ class Decision(msgspec.Struct, frozen=True):
 def decide(
     queue: Iterable[Waiting], prefetched: Sequence[Prefetched], snapshots: Sequence[BackendSnapshot]
 ) -> Decision:
-    available = {s.name: s for s in snapshots if s.up and not s.draining and s.foreign == 0}  # 1
+    available = {s.name: s for s in snapshots if s.up and not (s.draining or s.paused) and s.foreign == 0}  # 1
     load = {name: s.load for name, s in available.items()}
     places = sum(max(0, s.capacity - s.load) for s in available.values())
     placements: list[Placement] = []

@@ -715,6 +715,37 @@ def test_late_reports_change_nothing(pool: Pool, end: str) -> None:
     assert (list(pool.effects.calls), pool.dispatcher.snapshots(), pool.state(job_id), pool.where(job_id)) == before
 
 
+def test_a_paused_backend_gives_back_what_has_not_begun_and_gets_nothing_new(pool: Pool) -> None:
+    pool.backend("a")
+    running, prefetched, queued = pool.submit(), pool.submit(), pool.submit()
+    pool.run(running)
+    pool.dispatcher.on_lending("a", True)
+    assert pool.effects.withdrawn == [pool.prompt(prefetched)]
+    pool.dispatcher.on_withdrawn(pool.prompt(prefetched))
+    pool.finish(running)
+    pool.dispatcher.on_lending("a", True)
+    assert [pool.state(job_id) for job_id in (prefetched, queued)] == [JobState.QUEUED] * 2
+    pool.dispatcher.on_lending("a", False)
+    assert [pool.state(job_id) for job_id in (prefetched, queued)] == [JobState.PLACED] * 2
+
+
+def test_an_excused_attempt_goes_elsewhere_and_costs_no_try(pool: Pool) -> None:
+    pool.dispatcher.max_attempts = 1
+    pool.backend("a")
+    job_id = pool.submit()
+    pool.run(job_id)
+    prompt_id = pool.prompt(job_id)
+    pool.dispatcher.on_lending("a", True)
+    pool.dispatcher.on_excused(prompt_id, "its owner paused the PC")
+    assert pool.state(job_id) is JobState.QUEUED
+    pool.backend("b")
+    assert pool.where(job_id) == "b"
+    record = pool.dispatcher.jobs[job_id]
+    assert (record.attempts, record.excluded, record.facts.reruns) == (1, frozenset(), 1)
+    pool.dispatcher.on_excused(prompt_id, "again")
+    assert pool.where(job_id) == "b", "a late report changes nothing"
+
+
 def test_a_prompt_that_was_interrupted_by_nobody_of_ours_is_queued_again(pool: Pool) -> None:
     pool.backend("a")
     job_id = pool.submit()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bridged.actors.verdict import QUARANTINE, Failed, judge
+from bridged.actors.verdict import EXCUSES, QUARANTINE, Failed, judge
 from bridged.model import OUT_OF_MEMORY, BackendSnapshot, Failure, Fault, JobState
 from bridged.store.ledger import JobFacts
 from tests.fakes.recorded_effects import CLASSES, job
@@ -29,6 +29,26 @@ def pc(
 
 def verdict(facts: JobFacts, failed: Failed, *snapshots: BackendSnapshot, max_attempts: int = 3) -> JobFacts:
     return judge(JOB, facts, failed, snapshots, max_attempts=max_attempts)
+
+
+# -- 0: what a patch ended -------------------------------------------------------------------------------------------
+
+
+def test_what_a_patch_ended_is_nobodys_fault_and_does_not_count() -> None:
+    ended = Failed("a", Failure(Fault.HOST, "its owner paused the PC"), started=True, excused=True)
+    again = verdict(RAN, ended, pc("a"), max_attempts=1)
+    assert again == replace(RAN, state=JobState.QUEUED, prompt_id=None, attempts=0, reruns=1)
+    unstarted = Failed("a", ended.failure, excused=True)
+    assert verdict(RAN, unstarted, pc("a"), max_attempts=1).reruns == 0
+
+
+def test_but_not_for_ever() -> None:
+    ended = Failed("a", Failure(Fault.HOST, "its owner paused the PC"), started=True, excused=True)
+    facts = RAN
+    for _ in range(EXCUSES):
+        facts = replace(verdict(facts, ended, pc("a"), max_attempts=1), attempts=1)
+        assert facts.state is JobState.QUEUED
+    assert verdict(facts, ended, pc("a"), max_attempts=1).state is JobState.FAILED
 
 
 # -- 1: a node's exception -------------------------------------------------------------------------------------------

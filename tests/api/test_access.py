@@ -23,7 +23,7 @@ def hashed(key: str) -> str:
 
 def config(*clients: ClientKey, host: str = "127.0.0.1", limits: Limits | None = None, **access: Any) -> Config:
     settings = Settings(server=Server(host=host), access=Access(**access), limits=limits or Limits())
-    return Config(Path("/etc/b"), settings, (), clients, (), Path("/w"), Path("/s"))
+    return Config(Path("/etc/b"), settings, (), clients, (), Path("/w"), Path("/s"), Path("/s/workflows"))
 
 
 ANNA = ClientKey(name="anna", keys=(hashed("anna's"), hashed("anna's next")), aliases=("one",), max_jobs=3, weight=2.0)

@@ -18,7 +18,7 @@ from bridged.api.app import Services, create_app, endpoints, hot_endpoints
 from bridged.api.hot import KEPT_STATUS
 from bridged.api.openapi import document, operation_of, text_of
 from tests.conftest import StartFake
-from tests.e2e.house import Client, House
+from tests.e2e.house import PATTERN, Client, House
 
 NOTHING = Services(*[cast("Any", None)] * len(Services.__struct_fields__))
 """handlers are only looked at, not called"""
@@ -121,6 +121,7 @@ class Contract:
         path = re.sub(r"^/jobs/.+", "/jobs/{job_id}", request.url.path)
         path = re.sub(r"^/object_info/.+", "/object_info/{name}", path)
         path = re.sub(r"^/internal/files/[^/]+", "/internal/files/{folder}", path)
+        path = re.sub(r"^/admin/workflows/.+", "/admin/workflows/{alias}", path)
         where = f"{request.method} {path} {response.status_code} {response.text[:200]}"
         described = self.paths[path][request.method.lower()]["responses"].get(str(response.status_code))
         assert described is not None, where
@@ -198,6 +199,10 @@ async def test_real_answers_are_what_the_document_says(served: House, contract: 
             await http.post("/internal/combos/refresh", params=combo),
         ):
             hold(response)
+        for alias in ("new", "new", "of two/parts"):
+            hold(await http.post("/admin/workflows", json={"alias": alias, "workflow": PATTERN}))
+        hold(await http.get("/admin/workflows"))
+        hold(await http.delete("/admin/workflows/of two/parts"))
         hold(await http.post("/free"))
         hold(await http.post("/interrupt"))
         unfinished = await http.post("/run", params={"wait": 0}, json={"workflow": "blurs"})
@@ -205,8 +210,8 @@ async def test_real_answers_are_what_the_document_says(served: House, contract: 
         hold(await http.get("/status"))
         hold(await http.post("/interrupt"))
         hold(await http.get(f"/jobs/{unfinished.json()['job_id']}"))
-        assert {status for *_, status in contract.seen} == {200, 202, 204, 304, 404}
-        told = {(method.lower(), path) for method, path, status in contract.seen if status == 200}
+        assert {status for *_, status in contract.seen} == {200, 201, 202, 204, 304, 404}
+        told = {(method.lower(), path) for method, path, status in contract.seen if status < 300}
         combos = {("get", "/internal/combos"), ("post", "/internal/combos/refresh")}
         assert told | combos == {(method, path) for path, methods in contract.paths.items() for method in methods}
 
@@ -226,6 +231,9 @@ async def test_real_refusals_are_what_the_document_says(served: House, contract:
         hold(await http.get("/history", params={"resType": "x"}))
         hold(await http.get("/workflow-info", params={"workflow": "nope"}))
         hold(await http.get("/jobs/nope"))
+        hold(await http.post("/admin/workflows", json={"alias": "x", "workflow": {}}))
+        hold(await http.post("/admin/workflows", content=b" " * 16_000_001))
+        hold(await http.delete("/admin/workflows/nope"))
         hold(await http.post("/run", content=b"1" * 1_000_001))
         hold(await http.post("/generate-based-workflow", content=b"1" * 1_000_001))
         twice = {"Idempotency-Key": "same"}

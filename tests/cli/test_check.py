@@ -53,6 +53,22 @@ def test_secrets_that_everybody_can_read_are_a_warning(etc: Path) -> None:
     assert "warning: bridged.toml: it has a `secret`" in check(etc).stderr
 
 
+def test_so_are_tokens_of_patched_pcs(etc: Path) -> None:
+    one = '[[backend]]\nname = "pc"\nurl = "http://127.0.0.1:1"\n'
+    (etc / "backends.toml").write_text(f'{one}token = "s3cret"\n')
+    (etc / "backends.toml").chmod(0o644)
+    said = "warning: backends.toml: it has a `token`, and everybody on this machine can read it; chmod 640\n"
+    assert check(etc).stderr == said
+    (etc / "backends.toml").write_text(f'{one}token_file = "token"\n')
+    (etc / "token").write_text("s3cret\n")
+    (etc / "token").chmod(0o644)
+    found = check(etc)
+    assert found.stderr == "warning: token: everybody on this machine can read that token; chmod 640\n"
+    assert "s3cret" not in found.output
+    (etc / "token").chmod(0o600)
+    assert check(etc).stderr == ""
+
+
 def test_hashes_of_keys_may_be_read(etc: Path) -> None:
     CliRunner().invoke(main, ["key", "new", "web", "--config", str(etc)])
     (etc / "clients.toml").chmod(0o644)

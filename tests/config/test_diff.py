@@ -11,7 +11,8 @@ from bridged.config.schema import Backend, Config, Jobs, Server, Settings
 
 
 def config(*backends: Backend, settings: Settings | None = None, state: str = "/s") -> Config:
-    return Config(Path("/etc/b"), settings or Settings(), backends, (), (), Path("/w"), Path(state))
+    folders = (Path("/w"), Path(state), Path(state) / "workflows")
+    return Config(Path("/etc/b"), settings or Settings(), backends, (), (), *folders)
 
 
 A = Backend(name="a", url="http://a")

@@ -244,6 +244,10 @@ ONE = '[[backend]]\nname = "a"\nurl = "http://a:1"\n'
         ('[[backend]]\nname = "a"\nurl = "http://[::1"', ["backend[0].url: ", "like http://"]),
         ('[[backend]]\nname = "a"\nurl = "http://u:p@a"', ["backend[0].url: ", "put a login into `headers`"]),
         ('[[backend]]\nname = "a"\nurl = "http://a/?x=1"', ["backend[0].url: ", "only scheme, host, port and path"]),
+        (ONE + 'token = "a b"', ["backends.toml: line 4: backend[0].token: "]),
+        (ONE + 'token = "abc\\n"', ["backends.toml: line 4: backend[0].token: "]),
+        (ONE + 'token = "a"\ntoken_file = "b"', ["backend[0]: give `token` or `token_file`, not both"]),
+        (ONE + 'token_file = "gone"', ["backend[0].token_file: 'gone' cannot be read: No such file"]),
         (ONE + "headers = {'a b' = 'x'}", ["backend[0].headers: 'a b' is no header"]),
         (ONE + 'headers = {a = "x\\ny"}', ["backend[0].headers: 'a' is no header"]),
         (ONE + 'headers = {a = "ü"}', ["backend[0].headers: 'a' is no header"]),
@@ -385,3 +389,41 @@ def test_the_default_types_are_not_shared_between_configurations(folder: Path) -
 def test_a_missing_alias_list_means_none(folder: Path) -> None:
     assert read_aliases(folder / "gone.json") == ()
     assert read_backends(folder, NOTHING) == ()
+
+
+# -- tokens of patched PCs -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ["s3cret-token", "s3cret-token\n", " s3cret-token \r\n"])
+def test_a_token_file_is_read_beside_the_configuration(folder: Path, content: str) -> None:
+    (folder / "tokens").mkdir()
+    (folder / "tokens" / "pc").write_text(content)
+    write(folder, backends=ONE + 'token_file = "tokens/pc"')
+    (backend,) = good(folder).backends
+    assert backend.token == "s3cret-token"
+    assert "s3cret" not in repr(backend) + str(backend)
+    assert backend.place != msgspec.structs.replace(backend, token="another").place, "a new token is a new connection"
+
+
+@pytest.mark.parametrize("content", ["", "s3cret one", "s3cret\nsecond", "s3cret-ü"])
+def test_a_token_file_without_a_token_is_refused_and_not_repeated(folder: Path, content: str) -> None:
+    (folder / "token").write_text(content)
+    write(folder, backends=ONE + 'token_file = "token"')
+    said = refusal(folder)
+    assert "backends.toml: backend[0].token_file: 'token' has no token" in said
+    assert "s3cret" not in said
+
+
+def test_published_workflows_are_read_from_the_state_folder_that_is_in_use(folder: Path, tmp_path: Path) -> None:
+    published = tmp_path / "var" / "workflows"
+    published.mkdir(parents=True)
+    (published / "workflow_alias.json").write_text('[{"alias": "p", "fn": "p.json"}]')
+    write(folder, bridged='[state]\ndir = "../var"')
+    before = good(folder)
+    assert (before.published_dir, [entry.alias for entry in before.published]) == (published, ["p"])
+    (published / "workflow_alias.json").write_text("[")
+    after, (problem,) = load(folder, NOTHING, before)
+    assert problem.startswith("published workflows: workflow_alias.json: line 1")
+    assert after.published == before.published
+    write(folder, bridged='[state]\ndir = "../elsewhere"')
+    assert load(folder, NOTHING, before)[0].published_dir == published, "another one needs a restart"

@@ -164,7 +164,7 @@ CLIENT = ClientKey(name="anna", keys=(key_hash(KEY),), requests=1e9)
 
 def config(access: Access, clients: tuple[ClientKey, ...] = ()) -> Config:
     settings = Settings(access=access, limits=Limits(requests_per_minute=1e9))
-    return Config(Path(), settings, (), clients, (), Path(), Path())
+    return Config(Path(), settings, (), clients, (), Path(), Path(), Path())
 
 
 @target(

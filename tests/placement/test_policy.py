@@ -25,6 +25,7 @@ def snapshot(
     max_running: int = 1,
     prefetch: int = 1,
     idle_since: float = 0.0,
+    paused: bool = False,
 ) -> BackendSnapshot:
     return BackendSnapshot(
         name=name,
@@ -36,6 +37,7 @@ def snapshot(
         max_running=max_running,
         capacity=max_running + prefetch,
         idle_since=idle_since,
+        paused=paused,
     )
 
 
@@ -51,6 +53,7 @@ def test_1_what_is_not_considered() -> None:
     unusable = [
         snapshot("away", up=False),
         snapshot("draining", draining=True),
+        snapshot("paused", paused=True),
         snapshot("owner", foreign=1),
         snapshot("unknown", classes=None),
         snapshot("lacking", classes=frozenset({"Other"})),
@@ -58,6 +61,13 @@ def test_1_what_is_not_considered() -> None:
     ]
     assert decide(waiting("j"), [], unusable) == Decision((), ())
     assert places(decide(waiting("j"), [], [*unusable, snapshot("z")])) == [("j", "z")]
+
+
+def test_a_pause_is_a_reason_to_wait_and_not_to_refuse() -> None:
+    paused = snapshot("paused", paused=True)
+    assert not can_run(NEEDS, paused)
+    assert obstacles(NEEDS, [paused]) is None
+    assert obstacles(NEEDS | {"Rare"}, [paused]) == {"paused": "lacks Rare"}
 
 
 def test_2_the_order_of_the_queue_and_jobs_that_fit_nowhere() -> None:

@@ -14,6 +14,7 @@ from . import routes
 from .engine import Engine
 from .facts import DEFAULT_CLASSES, FEATURES, recorded_classes, system_stats
 from .files import FileStore, png_for
+from .patched import FakePatch
 from .script import Call, Graph, PromptRecord, PromptScript, Reply, Script
 from .wire import Connection, WebSocketPeer, end, read_call
 
@@ -24,7 +25,7 @@ class FakeComfyUI:
     `classes` is its `/object_info` (default: the image nodes of `DEFAULT_CLASSES`, as recorded), `lacks`
     names what to leave out of that, `inputs` are its input files by path, `models` its model lists by folder.
     `atomic_cancel` makes it a ComfyUI of mid-2026, with `/api/jobs/{id}` and `/api/jobs/{id}/cancel`, and
-    prompt ids that must be UUIDs.
+    prompt ids that must be UUIDs. `token` gives it a patch that asks for that token (`patch`).
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class FakeComfyUI:
         models: Mapping[str, Sequence[str]] | None = None,
         script: Script | None = None,
         atomic_cancel: bool = False,
+        token: str = "",
     ) -> None:
         self.name = name
         self.port = 0
         self.script = script if script is not None else Script()
         self.atomic_cancel = atomic_cancel
+        self._patch = FakePatch(self, token) if token else None
         known = recorded_classes(*DEFAULT_CLASSES) if classes is None else classes
         self.classes = {kind: info for kind, info in known.items() if kind not in lacks}
         self.files = FileStore(inputs if inputs is not None else {"example.png": png_for("example.png")})
@@ -65,6 +68,11 @@ class FakeComfyUI:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def patch(self) -> FakePatch:
+        assert self._patch is not None, "it was made without a token"
+        return self._patch
 
     @property
     def prompts(self) -> dict[str, PromptRecord]:
@@ -230,6 +238,8 @@ class FakeComfyUI:
             async with trio.open_nursery() as self._nursery:
                 self._nursery.start_soon(self.engine.run)
                 self._nursery.start_soon(self._accept, self._listener)
+                if self._patch is not None:
+                    self._nursery.start_soon(self._patch.run)
                 task_status.started(self.url)
         finally:
             self._nursery = None
@@ -274,6 +284,8 @@ class FakeComfyUI:
                 reply = await self.script.hook(call) if self.script.hook is not None else None
                 if reply is None and call.route == "/ws":
                     return await self._websocket(connection, call, request)
+                if reply is None and self._patch is not None:
+                    reply = await self._patch.route(call)
                 if reply is None:
                     reply = await routes.route(self, call)
                 call.fields = {}
