@@ -20,6 +20,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from bridged.api.connections import Connections
+from bridged.api.fastlane import FastLane, Paths
 from bridged.api.http11 import CanRead, Http11, Over, answer
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,11 @@ TOO_MANY = b'{"detail":"too many connections from this address; close some, or t
 
 
 class ServerConfig(Config):
-    """hypercorn's settings, and what our connections share. `tls`: HTTPS with this context, else HTTP."""
+    """hypercorn's settings, and what our connections share. `tls`: HTTPS with this context, else HTTP. `fast`: what the
+    fast lane serves."""
 
     connections: Connections
+    fast: Paths
     tls: ssl.SSLContext | None = None
 
     @property
@@ -59,6 +62,8 @@ class Connection(TCPServer):
     _head = b""
     _last = False
     """the response that was begun says that the connection ends with it"""
+    _told = False
+    """that it was too slow"""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -69,6 +74,7 @@ class Connection(TCPServer):
         """when the first bytes of a request came, while its headers are not complete"""
         self._body_size, self._body_waits = 0, 0.0
         """bytes of the present request, and the seconds that were waited for them"""
+        self._lane: FastLane | None = None
 
     # -- its life ----------------------------------------------------------------------------------------------------
 
@@ -122,6 +128,11 @@ class Connection(TCPServer):
             protocol.can_read = CanRead(self._socket)
             self.protocol = cast("ProtocolWrapper", protocol)
             self._http = protocol
+            if not self._tls:
+                plain, paths = cast("trio.SocketStream", self.stream), cast("ServerConfig", self.config).fast
+                self._lane = FastLane(
+                    self.app, paths, plain, self._next_bytes, self._send_now, protocol.client, protocol.server
+                )
             await self._read_data()
 
     async def _refuse(self) -> None:
@@ -138,9 +149,16 @@ class Connection(TCPServer):
             while await self.stream.receive_some(MAX_RECV):
                 pass
 
+    @property
+    def _their_state(self) -> Any:
+        """What the client is about (h11's), in either lane."""
+        if self._lane is not None and self._lane.awaits_body:
+            return h11.SEND_BODY
+        return self._http.connection.their_state
+
     def is_idle(self) -> bool:
         """Whether it waits for a request."""
-        return self._waiting is not None and self._http.connection.their_state is h11.IDLE
+        return self._waiting is not None and self._their_state is h11.IDLE
 
     def end_if_idle(self) -> None:
         if self._waiting is not None and self.is_idle():
@@ -154,24 +172,23 @@ class Connection(TCPServer):
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def _read_data(self) -> None:
+        lane = self._lane
         while True:
-            began = trio.current_time()
-            with trio.CancelScope(deadline=self._patience(began)) as self._waiting:
-                try:
-                    data = await self.stream.receive_some(MAX_RECV)
-                except (trio.ClosedResourceError, trio.BrokenResourceError):
-                    data = None
-            cancelled = self._waiting.cancelled_caught
-            self._waiting = None
-            if cancelled:
-                await self._too_slow()
-                break
+            data: bytes | None = b""
+            if lane is not None and not self._shared.stopping:
+                data, lane.ahead = lane.ahead, b""
+            data = data or await self._next_bytes()
             if data is None:
                 break
-            self._body_size += len(data)
-            self._body_waits += trio.current_time() - began
+            if lane is not None and self._is_fresh():
+                self._body_size, self._body_waits = 0, 0.0
+                if await lane.served(data):
+                    self._http.keep_alive_requests += 1
+                    if lane.gone:
+                        break
+                    continue
             try:
-                await self.protocol.handle(RawData(bytes(data)))
+                await self.protocol.handle(RawData(data))
             except Over:
                 await self._linger()
                 break
@@ -182,7 +199,36 @@ class Connection(TCPServer):
                 break
             if self._begun is None and self._has_part_of_a_request():
                 self._begun = trio.current_time()
+        if self._told:
+            await self._linger()
         await self.protocol.handle(Closed())
+
+    async def _next_bytes(self, most: int = MAX_RECV) -> bytes | None:
+        """b"": it says that it is done. None: the client is gone, or was too slow, and was told so. Cancelled, it has
+        neither taken nor said anything."""
+        began = trio.current_time()
+        data = None
+        try:
+            with trio.CancelScope(deadline=self._patience(began)) as waiting:
+                self._waiting = waiting
+                data = bytes(await self.stream.receive_some(most))
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            return None
+        finally:
+            self._waiting = None
+        if data is None:
+            await self._too_slow()
+            return None
+        self._body_size += len(data)
+        self._body_waits += trio.current_time() - began
+        return data
+
+    def _is_fresh(self) -> bool:
+        """Whether hypercorn has nothing of a request, and no answer to give; nor to say that this is the last one."""
+        http, h11s = self._http, self._http.connection
+        if http.stream is not None or http.keep_alive_requests >= self.config.keep_alive_max_requests - 1:
+            return False
+        return h11s.their_state is h11.IDLE and h11s.our_state is h11.IDLE and not h11s.trailing_data[0]
 
     def _has_part_of_a_request(self) -> bool:
         connection = self._http.connection
@@ -190,7 +236,7 @@ class Connection(TCPServer):
 
     def _patience(self, now: float) -> float:
         """Until when the client's next bytes must come."""
-        state, limits = self._http.connection.their_state, self._shared.limits()
+        state, limits = self._their_state, self._shared.limits()
         if state is h11.IDLE:
             if self._shared.stopping:
                 return -math.inf
@@ -206,12 +252,11 @@ class Connection(TCPServer):
         return math.inf  # it has said what it wants, or it is a WebSocket
 
     async def _too_slow(self) -> None:
-        connection = self._http.connection
-        unanswered = connection.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not self._head
-        begun = self._begun is not None or connection.their_state is h11.SEND_BODY
+        unanswered = self._http.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not self._head
+        begun = self._begun is not None or self._their_state is h11.SEND_BODY
         if begun and unanswered and not self._shared.stopping:
             await self._send_now(answer(b"408 Request Timeout", TOO_SLOW))
-            await self._linger()
+            self._told = True
 
     # -- sending -----------------------------------------------------------------------------------------------------
 

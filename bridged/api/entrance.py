@@ -40,6 +40,11 @@ class Entrance:
         self._gate = gate
         self._deadline = deadline
 
+    @property
+    def fast(self) -> dict[str, tuple[str, ...]]:
+        """Path -> methods of what may take the fast lane (`FastLane`)."""
+        return {path: endpoint.methods for path, endpoint in self._hot.items()}
+
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)

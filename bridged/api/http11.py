@@ -21,6 +21,9 @@ PAUSE = 0.5
 """seconds between two looks whether a client that sent its next request already is still there"""
 
 
+NO_REQUEST = b'{"detail":"this is no request that HTTP/1.1 allows, or its headers are too long"}'
+
+
 class Over(Exception):
     """The connection is to end: what was to be said has been."""
 
@@ -53,8 +56,7 @@ class Http11(H11Protocol):
 
     async def _send_error_response(self, status_code: int) -> None:
         """hypercorn's has no body; faults of the request as such (h11's: 400, 431) are answered like all others."""
-        body = b'{"detail":"this is no request that HTTP/1.1 allows, or its headers are too long"}'
-        await self.send(RawData(answer(b"%d " % status_code, body)))
+        await self.send(RawData(answer(b"%d " % status_code, NO_REQUEST)))
 
 
 class _Message(WebsocketBuffer):
@@ -87,15 +89,17 @@ class CanRead(EventWrapper):
             with trio.move_on_after(PAUSE):
                 await super().wait()
                 return
-            if self._is_gone():
+            if is_gone(self._socket):
                 raise Over  # hypercorn would wait for an answer that nobody can send any more
 
-    def _is_gone(self) -> bool:
-        if self._socket.fileno() < 0:
-            return True
-        poll = select.poll()
-        poll.register(self._socket.fileno(), select.POLLRDHUP)
-        return bool(poll.poll(0))
+
+def is_gone(sock: trio.socket.SocketType) -> bool:
+    """Whether the client has closed its side, also behind bytes that nobody has read yet."""
+    if sock.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def answer(status: bytes, body: bytes, more: bytes = b"") -> bytes:

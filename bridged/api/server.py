@@ -79,6 +79,7 @@ async def serve(
     """
     config = ServerConfig()
     config.connections = connections
+    config.fast = app.fast
     config.tls = certificate.context if certificate is not None else None
     config.bind = [f"fd://{listener.detach()}"]
     config.graceful_timeout = server.shutdown_budget / 3
