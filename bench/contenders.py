@@ -1,5 +1,6 @@
 """One client of each way to run a job: straight to ComfyUI, through bridged (REST, WebSocket), through comfy-api-proxy.
-All use bench.lean over keep-alive connections, take the result's bytes home, and check that they are a picture.
+All use the same client (bench.lean, or bench.ordinary) over keep-alive connections, take the result's bytes home, and
+check that they are a picture.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 import trio
 
+from bench import lean
 from bench.common import graph, values
-from bench.lean import Http, Refused, WebSocket
+from bench.lean import Refused
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -25,17 +28,18 @@ class Contender(ABC):
 
     name = ""
 
-    def __init__(self, url: str, *, pause: float = 0.0, name: str = "") -> None:
+    def __init__(self, url: str, *, pause: float = 0.0, name: str = "", client: ModuleType = lean) -> None:
         self.url = url
         self.name = name or self.name
-        self.http = Http(url)
+        self.client = client
+        self.http = client.Http(url)
         self.pause = pause
 
     async def open(self) -> None:
         await self.http.connect()
 
     async def close(self) -> None:
-        self.http.close()
+        await self.http.aclose()
 
     @abstractmethod
     async def job(self, color: int, **shape: Any) -> bytes:
@@ -51,11 +55,11 @@ class Direct(Contender):
     async def open(self) -> None:
         await super().open()
         self.client_id = f"bench-{uuid.uuid4()}"
-        self.socket = await WebSocket.connect(self.url, f"/ws?clientId={self.client_id}")
+        self.socket = await self.client.WebSocket.connect(self.url, f"/ws?clientId={self.client_id}")
         self.prompt_ids: list[str] = []
 
     async def close(self) -> None:
-        self.socket.leave()
+        await self.socket.leave()
         await self.http.json("POST", "/history", {"delete": self.prompt_ids})
         await super().close()
 
@@ -110,7 +114,7 @@ class BridgedWs(Contender):
 
     async def job(self, color: int, **shape: Any) -> bytes:
         client = uuid.uuid4().hex
-        socket = await WebSocket.connect(self.url, f"/ws?clientId={client}")
+        socket = await self.client.WebSocket.connect(self.url, f"/ws?clientId={client}")
         await socket.receive()
         await self.http.json("POST", f"/generate-based-workflow?clientId={client}", values(color, **shape))
         last: Any = None

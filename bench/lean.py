@@ -78,6 +78,9 @@ class Http:
             self._wire.stream.socket.close()
             self._wire = None
 
+    async def aclose(self) -> None:
+        self.close()
+
     async def request(
         self, method: str, target: str, body: bytes = b"", content_type: str = "application/json"
     ) -> tuple[int, bytes]:
@@ -184,6 +187,6 @@ class WebSocket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.close()
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """Closes the connection without a closing handshake."""
         self.wire.stream.socket.close()

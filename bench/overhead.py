@@ -1,11 +1,13 @@
 """What the bridge adds to a job: sequential trivial jobs (EmptyImage 64x64 of a new colour each time, SaveImage)
-sent to one ComfyUI directly (POST /prompt, WebSocket events, GET /view), through bridged over REST (submit, long
-poll) and as a WebSocket client, and, with --peer-command, through comfy-api-proxy; from before the submission until
-the output is downloaded. All in one run, in rounds that give each a turn, with the same lean client in a process of
-its own. While it is not their turn the services are stopped (SIGSTOP), so that none burdens the ComfyUI in
-another's turn; "direct, bridged attached" is direct while the daemon, idle itself, follows that ComfyUI: what its
-owner notices of it. Prints per job p50, p99, mean and max, what was added to direct, the ratios (of p50, of mean,
-and the spread of the rounds' p50 ratios), and the CPU that the service between client and ComfyUI took.
+sent to one ComfyUI directly (POST /prompt, WebSocket events, GET /view), through bridged over REST (submit,
+long poll) and as a WebSocket client, and, with --peer-command, through comfy-api-proxy; from before the
+submission until the output is downloaded. All in one run, in rounds that give each a turn, with the same client
+in a process of its own: a lean one that costs next to nothing (bench.lean), or with --client ordinary what
+clients are usually written with (bench.ordinary), whose own cost is in every figure, direct ones too. While it
+is not their turn the services are stopped (SIGSTOP), so that none burdens the ComfyUI in another's turn;
+"direct, bridged attached" is direct while the daemon, idle itself, follows that ComfyUI: what its owner notices
+of it. Prints per job p50, p99, mean and max, what was added to direct, the ratios (of p50, of mean, and the
+spread of the rounds' p50 ratios), and the CPU that the service between client and ComfyUI took.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from statistics import fmean
 
 import trio
 
+from bench import lean, ordinary
 from bench.common import PEER_HELP, Server, awake, daemon, fakes, machine, ms, next_color, peer, percentile, table
 from bench.contenders import ApiProxy, BridgedRest, BridgedRun, BridgedWs, Contender, Direct, opened
 
@@ -56,10 +59,14 @@ async def measure(args: argparse.Namespace) -> None:
         bridged = await stack.enter_async_context(daemon([backend]))
         proxy = await stack.enter_async_context(peer(args.peer_command, backend))
         services = [bridged, *([proxy] if proxy else [])]
-        lanes = [Lane(Direct(backend), None), Lane(Direct(backend, name="direct, bridged attached"), None, bridged)]
-        lanes += [Lane(each(bridged.url), bridged) for each in (BridgedRun, BridgedRest, BridgedWs)]
+        client = ordinary if args.client == "ordinary" else lean
+        lanes = [
+            Lane(Direct(backend, client=client), None),
+            Lane(Direct(backend, name="direct, bridged attached", client=client), None, bridged),
+        ]
+        lanes += [Lane(each(bridged.url, client=client), bridged) for each in (BridgedRun, BridgedRest, BridgedWs)]
         if proxy is not None:
-            lanes.append(Lane(ApiProxy(proxy.url, pause=args.peer_poll), proxy))
+            lanes.append(Lane(ApiProxy(proxy.url, pause=args.peer_poll, client=client), proxy))
         for lane in lanes:
             await stack.enter_async_context(opened(lane.contender))
             await lane.turn(args.jobs, f"{run}/warm", count=False)
@@ -72,7 +79,7 @@ async def measure(args: argparse.Namespace) -> None:
                 await lane.turn(2, f"{run}/settle-{number}", count=False)
                 await lane.turn(args.jobs, f"{run}/{number}-{lanes.index(lane)}")
     kind = "ComfyUI" if args.backend else "fake ComfyUI"
-    print(f"{args.rounds} rounds of {args.jobs} jobs each; one {kind}; {machine()}")
+    print(f"{args.rounds} rounds of {args.jobs} jobs each; one {kind}; {args.client} client; {machine()}")
     report(lanes)
 
 
@@ -98,6 +105,7 @@ def report(lanes: list[Lane]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.overhead", description=__doc__)
     parser.add_argument("--backend", metavar="URL", help="a ComfyUI; without it a fake one (whose jobs take 64 ms)")
+    parser.add_argument("--client", choices=["lean", "ordinary"], default="lean")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=30, help="per round and contender")
     parser.add_argument(

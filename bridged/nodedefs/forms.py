@@ -212,7 +212,7 @@ def _order(definition: Definition) -> dict[str, list[str]] | None:
     sections = definition.get("input")
     if not isinstance(sections, dict) or not _is_of(sections, dict, dict):
         return None
-    if any(name.isdecimal() for names in sections.values() for name in names):
+    if any(name.isdecimal() for section, names in sections.items() for name in (section, *names)):
         return None
     return {section: list(names) for section, names in sections.items()}
 
