@@ -5,8 +5,6 @@
  * Nothing here throws on any object of JSON, or changes what it was given. No DOM.
  */
 
-/** @typedef {import("./nodeforms.js").Definition} Definition */
-
 /** What follows what, in ComfyUI's own order. @type {Map<string, string>} */
 const NEXT = new Map([
   ["output", "name"],
@@ -23,9 +21,9 @@ const usual = (name) => [
 
 /**
  * What is sent of a class in V2, as toV2 made it.
- * @param {Definition} v2
+ * @param {import("./nodeforms.js").Definition} v2
  * @param {string} name the class
- * @returns {Definition}
+ * @returns {import("./nodeforms.js").Definition}
  */
 export function brief(v2, name) {
   const absent = usual(name).flatMap(([key]) => (Object.hasOwn(v2, key) ? [] : [key]));
@@ -37,9 +35,9 @@ export function brief(v2, name) {
 
 /**
  * The inverse, for toV1.
- * @param {Definition} v2
+ * @param {import("./nodeforms.js").Definition} v2
  * @param {string} name the class
- * @returns {Definition}
+ * @returns {import("./nodeforms.js").Definition}
  */
 export function whole(v2, name) {
   const absent = Array.isArray(v2.v1?.absent) ? v2.v1.absent : [];
