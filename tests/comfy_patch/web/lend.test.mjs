@@ -1,5 +1,6 @@
 // What the owner's button says.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { durationText, isPage, isPaused, lendingText, servedText } from "../../../comfy_patch/node/web/lend.js";
@@ -25,11 +26,7 @@ test("what it has served is in words", () => {
 });
 
 test("only an answer of the shape agreed on is taken", () => {
-  const page = {
-    lending: { paused: false, until: null },
-    served: { date: "2026-11-23", jobs: 1, seconds: 2.5 },
-    owner: { active: false, running: 0, queued: 0, last: null },
-  };
+  const page = JSON.parse(readFileSync(new URL("../../data/patch/page.json", import.meta.url), "utf-8"));
   assert.equal(isPage(page), true);
   for (const wrong of [
     null,
