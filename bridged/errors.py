@@ -184,7 +184,7 @@ class BackendUnavailable(BridgedError):
     """A backend did not answer, or answered what no ComfyUI answers.
 
     `refused`: its PC refuses connections, so no ComfyUI runs there; False also where that was not looked at.
-    `answered`: it did answer, with an HTTP status that says nothing of whether it did what it was asked.
+    `answered`: it did answer, but nothing that says whether it did what it was asked.
     """
 
     code = "backend_unavailable"

@@ -10,6 +10,7 @@ import trio
 
 from bridged.actors.attempt import Follow
 from bridged.comfy.client import ComfyClient
+from bridged.comfy.patch import Cancelled
 from bridged.comfy.protocol import Interrupted
 from bridged.errors import BackendUnavailable
 
@@ -105,7 +106,7 @@ class Control:
 
     async def _cancelled_by_patch(self, follow: Follow) -> bool:
         """False where there is no patch any more: then it is to be done as on a stock ComfyUI."""
-        match await self._client.cancel_by_patch(follow.prompt_id):
+        match await self._by_patch(follow.prompt_id):
             case None:
                 return False
             case "running":
@@ -114,6 +115,16 @@ class Control:
                 follow.gap = follow.left_queue = True
                 follow.end(Interrupted(follow.prompt_id))
         return True
+
+    async def _by_patch(self, prompt_id: str) -> Cancelled | None:
+        """None also where it answers what nobody can read. Raises BackendUnavailable."""
+        try:
+            return await self._client.cancel_by_patch(prompt_id)
+        except BackendUnavailable as error:
+            if not error.answered:
+                raise
+            log.info("backend %s: a cancel is made without its patch: %s", self._name, error)
+            return None
 
     async def withdraw(self, follow: Follow) -> bool:
         """Takes it out of the queue if it has not started; never interrupts. True where it is certain not to run."""
@@ -147,7 +158,7 @@ class Control:
             if self._is_patched():
                 queue = await self._client.queue()
                 there = [prompt_id for prompt_id in (*queue.pending, *queue.running) if prompt_id in self.orphans]
-                if all([await self._client.cancel_by_patch(prompt_id) is not None for prompt_id in there]):
+                if all([await self._by_patch(prompt_id) is not None for prompt_id in there]):
                     return
             await self._client.delete_queued(list(self.orphans))
             for prompt_id in (await self._client.queue()).running:

@@ -22,13 +22,18 @@ from bridged.model import Lending, PatchInfo
 log = logging.getLogger(__name__)
 
 RETRY = 2.0
-"""seconds between tries to renew a lease with a PC that does not answer: at most a third of the lease"""
+"""seconds between tries to renew a lease, or to learn what a PC is that runs our prompts, where it does not answer: at
+most a third of the lease"""
 
 ASK_AGAIN = 1.0
 """seconds after a prompt was refused for a pause that we had not heard of, before the PC is asked about it"""
 
 OVERDUE = 30.0
 """seconds after the end of a pause, by our clock, in which the PC may say so itself before it is asked"""
+
+FLAPPING = 60.0
+"""seconds: one that is paused again within so long of being lent is lent again the later each time, up to so long after
+its pause began; else it could have a job placed and taken back without end"""
 
 LENT = Lending(paused=False)
 
@@ -62,21 +67,20 @@ class Patch:
         self._until = -math.inf
         """until when the PC has our lease at least, by our clock; -inf: it has none that we know of"""
         self._lapses = 0
-        self._renew_at = self._ask_at = math.inf
+        self._renew_at = self._ask_at = self._lend_at = math.inf
+        self._hold = 0.0
+        """how long the present pause lasts at least (s), and until when that is"""
+        self._held_until = self._lent_at = -math.inf
         self._wake = trio.Event()
 
     # -- what it says ------------------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
         """A new connection was made, perhaps to another ComfyUI than before: asks whether it has a patch."""
-        heard, self.info = self._heard, None
-        learnt = await self._learn()
-        if self.info is None and self._heard == heard:
+        heard = self._heard
+        if await self._learn() and self.info is None and self._heard == heard:
             self._set(LENT)
-        now = trio.current_time()
-        self._renew_at = now if self._is_needed() else math.inf
-        if not learnt:
-            self._ask_at = now + OVERDUE
+        self._renew_at = trio.current_time() if self._is_needed() else math.inf
         self._rouse()
 
     def on_lending(self, lending: Lending) -> None:
@@ -101,12 +105,18 @@ class Patch:
         return f"paused by its owner until {until:%Y-%m-%d %H:%M} UTC"
 
     async def _learn(self) -> bool:
-        """False where it gives no answer that can be read: what was known stays."""
+        """False where it gives no answer: what was known stays, and it is asked again."""
         heard = self._heard
         try:
             status, info = await self._client.patch_info()
         except BackendUnavailable as error:
             self._say(logging.WARNING, f"does not say what its patch is: {self._client.without_address(str(error))}")
+            if error.answered:
+                self.info = None
+                return True
+            again = min(RETRY, self._lease() / 3) if self._is_needed() else OVERDUE
+            self._ask_at = min(self._ask_at, trio.current_time() + again)
+            self._rouse()
             return False
         if info is not None:
             self._say(logging.INFO, f"has the patch, version {info.patch}")
@@ -134,14 +144,27 @@ class Patch:
             log.log(level, "backend %s %s", self._name, what)
 
     def _set(self, lending: Lending) -> None:
-        if lending != self.lending:
-            self.lending = lending
-            log.info("backend %s is %s", self._name, self.reason() or "lent again by its owner")
-        self._ask_at = math.inf
-        if lending.paused and lending.until is not None:
-            self._ask_at = trio.current_time() + max(0.0, lending.until - time.time()) + OVERDUE
-        self._on_lending(lending.paused)
+        now = trio.current_time()
+        self._ask_at = self._lend_at = math.inf
+        if self.lending.paused and not lending.paused and now < self._held_until:
+            self._lend_at = self._held_until
+        else:
+            self._take(lending, now)
         self._rouse()
+
+    def _take(self, lending: Lending, now: float) -> None:
+        changed, self.lending = lending.paused != self.lending.paused, lending
+        if changed:
+            log.info("backend %s is %s", self._name, self.reason() or "lent again by its owner")
+        if changed and lending.paused:
+            again = now < self._lent_at + FLAPPING
+            self._hold = min(max(1.0, 2 * self._hold), FLAPPING) if again else 0.0
+            self._held_until = now + self._hold
+        elif changed:
+            self._lent_at = now
+        if lending.paused and lending.until is not None:
+            self._ask_at = now + max(0.0, lending.until - time.time()) + OVERDUE
+        self._on_lending(lending.paused)
 
     # -- the lease ---------------------------------------------------------------------------------------------------
 
@@ -186,6 +209,8 @@ class Patch:
     async def excuses(self, follow: Follow) -> str:
         """Why a prompt that ended there, though nobody of ours asked for it, was ended by the patch; "" where it was
         not. Of one that an earlier run of the service began nobody knows how long it was alone."""
+        if follow.adopted and self.info is None:
+            await self._learn()  # its end may be found before the connection is made
         if follow.lapses is None and not (follow.adopted and self.info is not None):
             return ""
         if follow.adopted or self._count_lapse() != follow.lapses:
@@ -200,8 +225,10 @@ class Patch:
         """Renews the lease while there are prompts of ours, and what is known with it. Until cancelled."""
         while True:
             wake = self._wake
-            with trio.move_on_at(min(self._ask_at, self._renew_at if self._renews else math.inf)):
+            with trio.move_on_at(min(self._ask_at, self._lend_at, self._renew_at if self._renews else math.inf)):
                 await wake.wait()
+            if trio.current_time() >= self._lend_at:
+                self._set(LENT)
             if trio.current_time() >= self._renew_at and await self.renew():
                 self._ask_at = trio.current_time()  # what it said of itself has grown old, too
             if trio.current_time() >= self._ask_at:

@@ -55,13 +55,15 @@ class Publisher:
         self._known = known
         self._checks = trio.CapacityLimiter(1)
 
-    async def publish(self, publication: Publication) -> tuple[Published, bool]:
-        """Puts it in force; whether its alias is new among what is published. Raises BadRequest (all that is wrong with
-        it), ScannerAway, OutOfSpace, StorageFailed."""
+    async def publish(self, publication: Publication, who: str) -> tuple[Published, bool]:
+        """Puts it in force; whether its alias is new among what is published. `who` is for the log. Raises BadRequest
+        (all that is wrong with it), ScannerAway, OutOfSpace, StorageFailed."""
         config = self._reloader.current.config
         known = self._known()
         checked = await trio.to_thread.run_sync(
-            partial(check, publication, config.settings.files, known), limiter=self._checks
+            partial(check, publication, config.settings.files, known),
+            limiter=self._checks,
+            abandon_on_cancel=True,
         )
         await _scanned(self._scanner, config, checked)
         written = await self._write(partial(published.publish, config.published_dir, checked.version))
@@ -72,11 +74,12 @@ class Publisher:
         warnings = list(checked.warnings)
         if written.new and publication.alias in now.shipped.workflows:
             warnings.append("the workflows folder has one of that name, too; the published one wins")
-        log.info("workflow %r was published", publication.alias)
+        log.info("workflow %r was published by %s", publication.alias, who)
         return Published(publication.alias, checked.inputs, warnings, written.previous), written.new
 
-    async def remove(self, alias: str) -> None:
-        """Raises UnknownAlias: nothing was published under that alias; OutOfSpace, StorageFailed."""
+    async def remove(self, alias: str, who: str) -> None:
+        """`who` is for the log. Raises UnknownAlias: nothing was published under that alias; OutOfSpace,
+        StorageFailed."""
         now = self._reloader.current
         try:
             await self._write(partial(published.remove, now.config.published_dir, alias))
@@ -84,7 +87,7 @@ class Publisher:
             if alias in now.shipped.workflows:
                 raise UnknownAlias(f"{error}; the one of that name is in the workflows folder") from None
             raise
-        log.info("workflow %r is not published any more", alias)
+        log.info("workflow %r was taken out by %s", alias, who)
 
     async def listed(self) -> list[Listed]:
         """What is published, in the order of the list."""
@@ -129,7 +132,7 @@ async def publish_offline(folder: Path, environ: Mapping[str, str], body: bytes)
     config, _ = load(folder, environ)
     checked = check(decoded(body), config.settings.files, {})
     await _scanned(Scanner(), config, checked)
-    with storage_errors():
+    with storage_errors(), published.as_its_owner(config.published_dir):
         written = published.publish(config.published_dir, checked.version)
     said = Published(checked.version.alias, checked.inputs, checked.warnings, written.previous)
     return {**msgspec.to_builtins(said), "folder": str(config.published_dir)}
@@ -138,6 +141,6 @@ async def publish_offline(folder: Path, environ: Mapping[str, str], body: bytes)
 def remove_offline(folder: Path, environ: Mapping[str, str], alias: str) -> str:
     """Where it was. Raises UnknownAlias, OutOfSpace, StorageFailed."""
     config, _ = load(folder, environ)
-    with storage_errors():
+    with storage_errors(), published.as_its_owner(config.published_dir):
         published.remove(config.published_dir, alias)
     return str(config.published_dir)

@@ -83,6 +83,9 @@ def routes(services: Services) -> Blueprint:
         if services.settings().access.allow_anonymous and not caller().digest:
             raise Forbidden("while everybody may call ([access] allow_anonymous), publishing needs an API key")
 
+    def who() -> str:
+        return f"key {caller().name!r}" if caller().digest else f"a program at {caller().address}"
+
     @admin.get("/admin/workflows")
     @described(
         "The published workflows",
@@ -110,7 +113,8 @@ def routes(services: Services) -> Blueprint:
         async with aclosing(body_chunks(MAX_BODY)) as chunks:
             async for chunk in chunks:
                 body += chunk
-        done, is_new = await services.publisher.publish(decoded(bytes(body)))
+        services.gate.check_still(caller())  # the body may have taken long
+        done, is_new = await services.publisher.publish(decoded(bytes(body)), who())
         return json_response(done, 201 if is_new else 200)
 
     @admin.delete("/admin/workflows/<path:alias>")
@@ -123,7 +127,7 @@ def routes(services: Services) -> Blueprint:
     )
     async def remove(alias: str) -> Response:
         need_author()
-        await services.publisher.remove(alias)
+        await services.publisher.remove(alias, who())
         done = Response(b"", 204)  # with no body at all Quart breaks the connection off
         del done.headers["Content-Type"]
         return done

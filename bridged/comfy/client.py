@@ -146,8 +146,8 @@ class ComfyClient:
         response = await self._request("GET", path, timeout=LISTING_TIMEOUT)
         if response.status_code in (400, 404):  # ComfyUI says 400 of an internal folder that it does not know
             return None
-        if path.startswith(PATCH) and response.status_code in (401, 403):  # no token of ours, or not its own
-            return None
+        if path.startswith(PATCH) and (response.status_code in (401, 403) or response.status_code >= 500):
+            return None  # no token of ours, or not its own; or a patch that is broken: the PC can be used all the same
         if response.status_code != 200:
             raise BackendUnavailable(f"it answers a listing with HTTP status {response.status_code}")
         return response.content
@@ -168,8 +168,10 @@ class ComfyClient:
 
     async def patch_info(self) -> tuple[int, PatchInfo | None]:
         """The HTTP status, and what a patched ComfyUI says of itself; None where that is not 200: it has no patch
-        (404), or refuses the token (401, 403). Raises BackendUnavailable."""
+        (404), or refuses the token (401, 403). Raises BackendUnavailable; a 5xx says nothing of the patch."""
         response = await self._request("GET", f"{PATCH}info")
+        if response.status_code >= 500:
+            raise BackendUnavailable(f"it answers its patch's info with HTTP status {response.status_code}")
         return response.status_code, patch.parse_info(response.content) if response.status_code == 200 else None
 
     async def cancel_by_patch(self, prompt_id: str) -> patch.Cancelled | None:
@@ -180,8 +182,10 @@ class ComfyClient:
 
     async def renew_lease(self, seconds: float) -> bool:
         """Our prompts there may go on for so long from now. False where there is no patch (any more). Raises
-        BackendUnavailable."""
+        BackendUnavailable; a 5xx says nothing of the patch."""
         response = await self._request_json("POST", f"{PATCH}lease", {"client_id": self.client_id, "seconds": seconds})
+        if response.status_code >= 500:
+            raise BackendUnavailable(f"it answers with HTTP status {response.status_code}")
         if response.status_code != 200:
             return False
         patch.parse_lease(response.content)

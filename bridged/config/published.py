@@ -34,6 +34,7 @@ KEPT = 10
 
 LOCK_TIMEOUT = 10.0
 GENERATED = re.compile(r".+\.[0-9a-f]{12}\.[a-z0-9]+")
+HALF = re.compile(r"\..+\.[0-9]+\.tmp")
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 
@@ -58,7 +59,6 @@ class Written(msgspec.Struct, frozen=True):
 
 def generated_name(stem: str, content: bytes, extension: str) -> str:
     """A file name for that content: what is left of `stem`, a digest, the extension with its dot."""
-    stem = re.sub(r"\.[0-9a-f]{12}$", "", stem)
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:60]
     if plain != stem:  # two names that are no file names must not become the same one
         plain = f"{plain or 'x'}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
@@ -68,7 +68,8 @@ def generated_name(stem: str, content: bytes, extension: str) -> str:
 def publish(folder: Path, version: Version) -> Written:
     """Puts a version in the place of the one of that alias. Blocking. A crash leaves the one or the other.
 
-    The options of the alias that were set by hand stay. Raises ConfigError (the list there is broken), OSError.
+    The options of the alias that were set by hand stay; a file that was put there by hand goes, once it is kept: else
+    it would be a workflow of its own. Raises ConfigError (the list there is broken), OSError.
     """
     content = json.dumps(version.graph, ensure_ascii=False, indent=2).encode() + b"\n"
     fn = generated_name(version.alias, content, ".json")
@@ -81,12 +82,16 @@ def publish(folder: Path, version: Version) -> Written:
             _put(folder / area / name, picture)
         _put(folder / fn, content)
         previous = _keep(folder, old) if at is not None and entry != old else None
+        by_hand = previous is not None and not GENERATED.fullmatch(old.fn) and bool(_content(folder, old))
         if at is None:
             entries.append(entry)
         else:
             entries[at] = entry
         _put_list(folder, entries)
-        _tidy(folder, entries)
+        with suppress(OSError):
+            if by_hand and old.fn not in {other.fn for other in entries}:
+                (folder / old.fn).unlink(missing_ok=True)
+            _tidy(folder, entries)
     return Written(fn, at is None, previous)
 
 
@@ -105,7 +110,8 @@ def remove(folder: Path, alias: str) -> str:
         _put_list(folder, entries)
         if entry.fn not in {other.fn for other in entries}:
             (folder / entry.fn).unlink(missing_ok=True)
-        _tidy(folder, entries)
+        with suppress(OSError):
+            _tidy(folder, entries)
     return previous
 
 
@@ -142,9 +148,7 @@ def _unlisted(folder: Path, entries: list[AliasEntry]) -> set[str]:
 def _keep(folder: Path, entry: AliasEntry) -> str:
     """Writes a version as one file, in the form in which it can be published again; what of it cannot be read is left
     out."""
-    kept: dict[str, Any] = {"alias": entry.alias, "description": entry.description, "workflow": {}}
-    with suppress(OSError, ValueError, RecursionError):
-        kept["workflow"] = json.loads((folder / entry.fn).read_bytes())
+    kept = {"alias": entry.alias, "description": entry.description, "workflow": _content(folder, entry)}
     if entry.thumbnail:
         kept["thumbnail"] = _data_url(folder / "thumbnail" / entry.thumbnail)
     pictures = {name: _data_url(folder / "descimage" / name) for name in sorted(pictures_of(kept["workflow"]))}
@@ -159,6 +163,14 @@ def _keep(folder: Path, entry: AliasEntry) -> str:
     return name
 
 
+def _content(folder: Path, entry: AliasEntry) -> Any:
+    """{} where it cannot be read."""
+    try:
+        return json.loads((folder / entry.fn).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
 def _data_url(path: Path) -> str | None:
     try:
         return f"data:{MIME[path.suffix.lower()]};base64,{base64.b64encode(path.read_bytes()).decode()}"
@@ -167,7 +179,11 @@ def _data_url(path: Path) -> str | None:
 
 
 def _tidy(folder: Path, entries: list[AliasEntry]) -> None:
-    """Removes files of versions that the list does not name any more; never one that somebody named by hand."""
+    """Removes files of versions that the list does not name any more, and what a crash left half-written; never one
+    that somebody named by hand. What cannot be removed stays: the change is in force. Raises OSError."""
+    for half in (each for area in (".", "thumbnail", "descimage", PREVIOUS) for each in (folder / area).glob(".*.tmp")):
+        if HALF.fullmatch(half.name):
+            half.unlink(missing_ok=True)
     used = {entry.fn for entry in entries}
     for path in folder.glob("*.json"):
         if GENERATED.fullmatch(path.name) and path.name not in used:
@@ -196,19 +212,14 @@ def _put_list(folder: Path, entries: list[AliasEntry]) -> None:
 
 
 def _put(path: Path, content: bytes) -> None:
-    """The file at once, or not at all; on the disk when this returns. It belongs to whom the folder belongs, as root
-    may publish for the service."""
+    """The file at once, or not at all; on the disk when this returns."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    owner = path.parent.parent.stat()
     new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            with suppress(PermissionError):
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-                os.chown(path.parent, owner.st_uid, owner.st_gid)
             os.fsync(file.fileno())
         os.replace(new, path)
     except OSError:
@@ -219,6 +230,27 @@ def _put(path: Path, content: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def as_its_owner(folder: Path) -> Iterator[None]:
+    """For root, who may publish for the service: acts as the owner of the state folder, so that what is written is the
+    service's, and a link that was planted there leads root nowhere. It holds for the whole process: for commands alone.
+    Raises OSError."""
+    state = next(each for each in folder.parents if each.exists()).stat()
+    if os.geteuid() != 0 or state.st_uid == 0:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups([])
+    os.setegid(state.st_gid)
+    os.seteuid(state.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from bridged.actors.dispatcher import Dispatcher
+from bridged.actors.verdict import EXCUSES
 from bridged.model import Attempt, Failure, Fault, Job, JobEvent, JobState, Results
 from bridged.store.ledger import Change, JobMoved
 from tests.fakes.recorded_effects import RecordedEffects, job, outputs
@@ -17,7 +18,7 @@ from tests.fakes.recorded_effects import RecordedEffects, job, outputs
 NAMES = ["a", "b", "c"]
 NEEDS = [frozenset("X"), frozenset("X"), frozenset("XY"), frozenset("Z")]
 KNOWN = [frozenset("XYZ"), frozenset("XY"), frozenset("X"), frozenset("Z")]
-BACKEND_EVENTS = ["configure", *["up"] * 3, "down", *["load"] * 4, "remove"]
+BACKEND_EVENTS = ["configure", *["up"] * 3, "down", *["load"] * 4, *["lending"] * 2, "remove"]
 MOSTLY_NOT = st.integers(0, 5).map(lambda n: n == 5)
 MAX_ATTEMPTS = 2
 PREFETCH = 1
@@ -30,9 +31,10 @@ class Backend:
     up: bool = False
     classes: frozenset[str] | None = None
     foreign: int = 0
+    paused: bool = False
 
     def takes(self, requires: frozenset[str]) -> bool:
-        usable = self.up and not self.draining and self.foreign == 0
+        usable = self.up and not self.draining and not self.paused and self.foreign == 0
         return usable and self.classes is not None and requires <= self.classes
 
 
@@ -181,6 +183,9 @@ class PoolMachine(RuleBasedStateMachine):
             case "load":
                 backend.foreign = data.draw(st.sampled_from([0, 0, 1]))
                 self.dispatcher.on_load(name, backend.foreign)
+            case "lending":
+                backend.paused = data.draw(st.sampled_from([False, False, True]))
+                self.dispatcher.on_lending(name, backend.paused)
             case _:
                 if not any(p.attempt.backend == name for p in self.world.live.values()):
                     del self.world.backends[name]
@@ -194,7 +199,10 @@ class PoolMachine(RuleBasedStateMachine):
     # -- attempts ----------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.world.live)
-    @rule(data=st.data(), what=st.sampled_from(["started", "progress", "collecting", "finished", "failed", "answer"]))
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(["started", "progress", "collecting", "finished", "failed", "excused", "answer"]),
+    )
     def attempt(self, data: st.DataObject, what: str) -> None:
         prompts = list(self.world.live.values())
         prompt = prompts[data.draw(st.integers(0, len(prompts) - 1))]
@@ -213,6 +221,8 @@ class PoolMachine(RuleBasedStateMachine):
                 self.finished(prompt)
             case "failed":
                 self.failed(prompt, data.draw(st.sampled_from(list(Fault))))
+            case "excused":
+                self.excused(prompt)
             case _:
                 self.answered(prompt, refused=data.draw(st.booleans()))
 
@@ -232,6 +242,19 @@ class PoolMachine(RuleBasedStateMachine):
         if was_open and fault not in (Fault.HOST, Fault.NETWORK):
             assert self.dispatcher.jobs[job_id].state is JobState.FAILED
 
+    def excused(self, prompt: Prompt) -> None:
+        job_id = prompt.attempt.job_id
+        record = self.dispatcher.jobs[job_id]
+        was_open, attempts, reruns = not self.world.ended[job_id], record.attempts, record.facts.reruns
+        last = reruns >= EXCUSES
+        if last:
+            self.world.failed_on.setdefault(job_id, set()).add(prompt.attempt.backend)
+        self.dispatcher.on_excused(self.release(prompt), "its owner paused the PC")
+        if was_open and not last:
+            placed_again = record.state is not JobState.QUEUED
+            assert not record.state.terminal
+            assert record.attempts == attempts - 1 + placed_again
+
     def answered(self, prompt: Prompt, *, refused: bool) -> None:
         """What an actor says to a cancel or a withdrawal."""
         if prompt.withdraw and refused:
@@ -243,7 +266,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.dispatcher.on_cancelled(self.release(prompt))
 
     @precondition(lambda self: self.over)
-    @rule(data=st.data(), what=st.integers(0, 6))
+    @rule(data=st.data(), what=st.integers(0, 7))
     def late(self, data: st.DataObject, what: int) -> None:
         prompt_id = data.draw(st.sampled_from(self.over))
         before = len(self.world.calls)
@@ -260,6 +283,8 @@ class PoolMachine(RuleBasedStateMachine):
                 self.dispatcher.on_failed(prompt_id, Failure(Fault.HOST, "late"))
             case 5:
                 self.dispatcher.on_cancelled(prompt_id)
+            case 6:
+                self.dispatcher.on_excused(prompt_id, "late")
             case _:
                 self.dispatcher.on_withdrawn(prompt_id)
         # A withdrawal that was refused is asked for again whenever there is an occasion; nothing else happens.

@@ -70,8 +70,16 @@ def test_another_protocol_and_what_is_no_answer_are_refused() -> None:
 
 
 def test_what_a_pc_says_without_end_is_cut() -> None:
-    info = parse_info(altered(node_packs=[{"name": "n" * 1000}] * 1000))
+    info = parse_info(altered(node_packs=[{"name": "n" * 1000}] * 900))
     assert info.node_packs == [NodePack("n" * MAX_TEXT)] * MAX_LISTED
+    with pytest.raises(BackendUnavailable, match="larger than 1 MB"):
+        parse_info(altered(node_packs=[{"name": ""}] * 100_000))
+
+
+def test_what_it_says_does_nothing_to_a_log_or_a_terminal() -> None:
+    info = parse_info(altered(patch="1.0\n<3>bridged: forged\x1b]0;title\x07"))
+    assert info.patch.isprintable()
+    assert info.patch.startswith("1.0\N{REPLACEMENT CHARACTER}<3>")
 
 
 def test_what_newer_patches_add_is_passed_over() -> None:

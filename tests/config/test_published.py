@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from bridged import catalogue
 from bridged.config.load import ALIASES_FILE, read_aliases
-from bridged.config.published import KEPT, Version, generated_name, publish, remove, versions
+from bridged.config.published import KEPT, Version, as_its_owner, generated_name, publish, remove, versions
 from bridged.errors import ConfigError, UnknownAlias
 
 TYPES = {"image/png": [".png"]}
@@ -144,6 +146,68 @@ def test_what_somebody_put_there_by_hand_stays(tmp_path: Path) -> None:
         remove(tmp_path, "mine.json")
     with pytest.raises(UnknownAlias):
         remove(tmp_path, ALIASES_FILE)
+
+
+def test_a_file_of_somebody_that_is_replaced_is_kept_and_no_workflow_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text(json.dumps(version(5).graph))
+    (tmp_path / ALIASES_FILE).write_text('[{"alias": "a", "fn": "mine.json", "max_runtime": 7}]')
+    (tmp_path / "descimage").mkdir()
+    picture = next(name for area, name in version(5).pictures if area == "descimage")
+    (tmp_path / "descimage" / picture).write_bytes(b"5")
+    done = publish(tmp_path, version(6))
+    assert content(tmp_path) == {"a": of(6)}
+    assert json.loads((tmp_path / "previous" / str(done.previous)).read_text())["workflow"] == version(5).graph
+    assert read_aliases(tmp_path / ALIASES_FILE)[0].max_runtime == 7
+    (tmp_path / "mine.json").write_text("{")  # this one could not be kept
+    (tmp_path / ALIASES_FILE).write_text('[{"alias": "a", "fn": "mine.json"}]')
+    publish(tmp_path, version(6))
+    assert (tmp_path / "mine.json").read_text() == "{"
+
+
+def test_versions_of_aliases_that_look_like_each_others_are_apart(tmp_path: Path) -> None:
+    for number in (1, 2):
+        publish(tmp_path, version(number, "a"))
+        publish(tmp_path, version(number, "a.0123456789ab"))
+    assert [len(versions(tmp_path, alias)) for alias in ("a", "a.0123456789ab")] == [1, 1]
+
+
+def test_what_a_crash_left_half_written_goes_with_the_next_change(tmp_path: Path) -> None:
+    publish(tmp_path, version(1))
+    names = [name for name in (ALIASES_FILE, "previous/x.json", "thumbnail/x.png", "descimage/x.png")]
+    publish(tmp_path, version(2))
+    halves = [(tmp_path / name).with_name(f".{Path(name).name}.4711.tmp") for name in names]
+    for half in halves:
+        half.write_text("{")
+    publish(tmp_path, version(3))
+    assert [half for half in halves if half.exists()] == []
+
+
+def test_what_cannot_be_cleared_up_does_not_keep_a_version_from_being_published(tmp_path: Path) -> None:
+    (tmp_path / "x.0123456789ab.json").mkdir()
+    publish(tmp_path, version(1))
+    assert content(tmp_path) == {"a": of(1)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="it is about root")
+def test_root_writes_as_the_owner_of_the_state_folder_and_follows_no_link_out_of_it() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        base.chmod(0o755)
+        secret, state = base / "secret", base / "state"
+        secret.mkdir(mode=0o755)
+        state.mkdir()
+        os.chown(state, 65534, 65534)
+        folder = state / "workflows"
+        with as_its_owner(folder):
+            publish(folder, version(1))
+        assert os.geteuid() == 0
+        assert {(path.stat().st_uid, path.stat().st_gid) for path in folder.rglob("*")} == {(65534, 65534)}
+        shutil.rmtree(folder / "thumbnail")
+        (folder / "thumbnail").symlink_to(secret)
+        with pytest.raises(PermissionError), as_its_owner(folder):
+            publish(folder, version(2))
+        assert os.geteuid() == 0
+        assert (list(secret.iterdir()), secret.stat().st_uid) == ([], 0)
 
 
 def test_nothing_is_written_over_a_list_that_cannot_be_read(tmp_path: Path) -> None:

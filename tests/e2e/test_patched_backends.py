@@ -248,6 +248,20 @@ async def test_where_the_patch_has_gone_cancels_are_made_as_on_a_stock_comfyui(h
     assert one.violations == []
 
 
+async def test_where_the_patch_answers_nonsense_they_are_too(house: House, one: FakeComfyUI) -> None:
+    async def nonsense(call: Call) -> Reply | None:
+        return Reply.json({"cancelled": "perhaps"}) if call.route.endswith("/cancel") else None
+
+    one.script.gate, one.script.hook = trio.Event(), nonsense
+    async with house.client() as client:
+        for color in range(2):
+            await client.submit("pattern", **{"1__color": color})
+        await until(one, "queued", "running")
+        await client.http.post("/interrupt")
+        await until(one, "deleted", "interrupted")
+    assert one.violations == []
+
+
 # -- leases ----------------------------------------------------------------------------------------------------------
 
 
@@ -307,6 +321,42 @@ async def test_a_stop_renews_the_lease_and_the_next_start_adopts(house: House, s
     async with house.client() as client:
         (facts,) = await ended(client, job_id)
     assert (len(fake.prompts), facts["reruns"]) == (1, 0)
+
+
+@pytest.mark.parametrize("state", ["running", "queued"])
+async def test_what_a_lease_ended_while_the_service_was_down_is_run_again_and_does_not_count(
+    house: House, start_patched: StartPatched, state: str
+) -> None:
+    fake = await start_patched("one")
+    await begin(house, fake, on_disconnect="detach", max_attempts=1)
+    fake.script.gate = trio.Event()
+    async with house.client() as client:
+        if state == "queued":
+            await client.submit("pattern", **{"1__color": 1})
+        job_id = (await client.submit("pattern"))["job_id"]
+        await until(fake, *(["queued", "running"] if state == "queued" else ["running"]))
+    async with restarted(house):
+        fake.patch.end_leases()
+        fake.script.gate = None
+    async with house.client() as client:
+        (facts,) = await ended(client, job_id)
+    assert [attempt["state"] for attempt in facts["attempts"]] == ["withdrawn", "succeeded"]
+    assert facts["attempts"][0]["reason"] == "the service was away from that PC for longer than its lease"
+
+
+async def test_a_patch_whose_lists_fail_keeps_no_pc_from_being_used(
+    house: House, start_patched: StartPatched
+) -> None:
+    fake = await start_patched("one")
+
+    async def broken(call: Call) -> Reply | None:
+        return Reply(500) if call.route == "/bridged/v1/combos" else None
+
+    fake.script.hook = broken
+    await begin(house, fake)
+    async with house.client() as client:
+        await client.submit("pattern")
+        assert len(await client.result()) == 1
 
 
 async def test_an_owner_who_interrupts_by_hand_is_no_pause(house: House, start_patched: StartPatched) -> None:

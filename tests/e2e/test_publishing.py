@@ -18,6 +18,7 @@ from PIL import Image
 from tests.cli.commands import bridged
 from tests.conftest import StartFake
 from tests.e2e.house import PATTERN, House
+from tests.e2e.test_access import let_in, wait_for_keys, wait_let_in
 from tests.fakes.comfyui import FakeComfyUI
 
 RED, BLUE = "red", "blue"
@@ -302,6 +303,60 @@ async def test_where_everybody_may_call_not_everybody_may_publish(house: House) 
         refused = await anybody.http.post("/admin/workflows", json=body)
         assert (refused.status_code, "needs an API key" in refused.json()["detail"]) == (403, True)
         assert (await anybody.http.delete("/admin/workflows/x")).status_code == 403
+
+
+async def test_a_page_of_another_site_cannot_publish(http: httpx.AsyncClient) -> None:
+    """In the browser of somebody who works at the machine of a service without keys."""
+    body = json.dumps({"alias": "x", "workflow": graph()})
+    await publish(http, alias="mine")
+    port = http.base_url.port
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": f"http://127.0.0.1:{(port or 0) + 1}"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"},
+        {"Host": f"evil.example:{port}"},
+    ):
+        plain = headers | {"Content-Type": "text/plain"}
+        refused = await http.post("/admin/workflows", content=body, headers=plain)
+        assert refused.status_code in (401, 403), headers
+        assert (await http.delete("/admin/workflows/mine", headers=headers)).status_code in (401, 403), headers
+        assert (await http.get("/admin/workflows", headers=headers)).status_code in (401, 403), headers
+    assert (await http.get("/admin/workflows")).json()["workflows"][0]["alias"] == "mine"
+
+
+async def test_what_arrives_while_its_key_is_withdrawn_is_not_published(house: House, fake: FakeComfyUI) -> None:
+    keys = house.write_clients("anna", anna='scopes = ["submit", "admin"]')
+    await wait_for_keys(house)
+    async with house.client(key=keys["anna"]) as anna:
+        body = json.dumps({"alias": "x", "workflow": graph()}).encode()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield body[:5]
+            assert await let_in(anna) == 200
+            house.write_clients()
+            await wait_let_in(anna, 401)
+            yield body[5:]
+
+        headers = {"Content-Length": str(len(body))}
+        refused = await anna.http.post("/admin/workflows", content=slowly(), headers=headers)
+        assert refused.status_code == 401
+    assert not (published(house) / "workflow_alias.json").exists()
+
+
+async def test_the_log_says_who_publishes(
+    house: House, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    await publish(http, alias="a\u0308 '\"")
+    assert "was published by a program at 127.0.0.1" in caplog.text
+    keys = house.write_clients()
+    await wait_for_keys(house)
+    async with house.client(key=keys["tester"]) as tester:
+        await publish(tester.http, alias="b")
+        assert (await tester.http.delete("/admin/workflows/b")).status_code == 204
+    assert "workflow 'b' was published by key 'tester'" in caplog.text
+    assert "workflow 'b' was taken out by key 'tester'" in caplog.text
 
 
 async def test_pcs_that_have_not_answered_and_pcs_that_lack_something_are_warnings(

@@ -1,5 +1,6 @@
 """The optional patch of a fake: what `/bridged/v1/` answers, and what an owner who pauses does (docs/patch-api.md)."""
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -128,12 +129,16 @@ class FakePatch:
             leased = self._leased
             with trio.move_on_at(min(self._ends.values(), default=trio.current_time() + 3600)):
                 await leased.wait()
-            for client_id, end in list(self._ends.items()):
-                if trio.current_time() >= end:
-                    del self._ends[client_id]
-                    for record in list(self._fake.prompts.values()):
-                        if record.open and record.client_id == client_id and self._is_a_bridges(record):
-                            self._cancel(record.prompt_id)
+            self.end_leases(trio.current_time())
+
+    def end_leases(self, now: float = math.inf) -> None:
+        """Of all bridges that have not renewed theirs by now."""
+        for client_id, end in list(self._ends.items()):
+            if now >= end:
+                del self._ends[client_id]
+                for record in list(self._fake.prompts.values()):
+                    if record.open and record.client_id == client_id and self._is_a_bridges(record):
+                        self._cancel(record.prompt_id)
 
     @staticmethod
     def _is_a_bridges(record: PromptRecord) -> bool:
