@@ -136,6 +136,7 @@ class Reloader:
             watched = self._folders()
             identities = _identities(watched)
             stop = trio.Event()
+            is_first = True
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_set_when_cancelled, stop)
                 changes = watchfiles.awatch(
@@ -149,7 +150,9 @@ class Reloader:
                 try:
                     async with aclosing(changes):
                         async for changed in changes:
-                            if changed:
+                            # What was saved after the last reading and before this watch began, nobody tells.
+                            if changed or is_first:
+                                is_first = False
                                 await self.reload()
                             if self._folders() != watched or _identities(watched) != identities:
                                 break

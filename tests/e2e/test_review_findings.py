@@ -10,12 +10,15 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trio
 import trio.testing
+import watchfiles
 from PIL import Image
 
 from bridged.actors import reloader
@@ -419,6 +422,23 @@ async def test_a_changed_workflows_folder_leaves_no_watcher_behind(house: House,
     await house.wait_status(lambda s: s["configuration"]["generation"] == 2)
     gc.collect()  # a generator that was left behind is a warning, and that an error
     (house.folder / "other" / "new.json").write_text(json.dumps(PATTERN))
+    await house.wait_status(lambda s: any(w["alias"] == "new.json" for w in s["workflows"]))
+
+
+async def test_what_is_saved_just_before_a_watch_begins_counts(
+    house: House, fake: FakeComfyUI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = watchfiles.awatch
+
+    def awatch(*folders: Path, **options: Any) -> AsyncGenerator[Any, None]:
+        if house.folder / "other" in folders:  # what it had was read already
+            (house.folder / "other" / "new.json").write_text(json.dumps(PATTERN))
+        return watch(*folders, **options)
+
+    monkeypatch.setattr(watchfiles, "awatch", awatch)
+    shutil.copytree(house.workflows, house.folder / "other")
+    house.settings["workflows"] = {"dir": str(house.folder / "other")}
+    house.write_settings()
     await house.wait_status(lambda s: any(w["alias"] == "new.json" for w in s["workflows"]))
 
 
