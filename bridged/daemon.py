@@ -305,7 +305,7 @@ class Daemon:
             durable=ledger.durable,
             settings=self._settings,
             catalogue=self._catalogue,
-            publisher=Publisher(self.reloader, self.spool.scanner, self._known_classes),
+            publisher=Publisher(self.reloader, self.spool.scanner, self._known_classes, self.nodes.floats),
             generation_count=lambda: ledger.generation_count,
             status=self.status,
         )

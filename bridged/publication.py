@@ -9,7 +9,7 @@ import base64
 import binascii
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bridged.config.published import MIME, Version, generated_name, pictures_of
 from bridged.config.schema import Files
 from bridged.errors import BadRequest, ConfigError, TooLarge
 from bridged.files.names import bare_name, extension_of
+from bridged.files.sniff import type_of_extension
 from bridged.files.verify import verify
 from bridged.model import Graph
 
@@ -40,6 +41,9 @@ DATA_URL = re.compile(r"data:(image/(?:png|jpeg|webp));base64,([A-Za-z0-9+/=]*)"
 DIGEST = re.compile(r"\.[0-9a-f]{12}$")
 """what the name of a picture has at its end that was stored before"""
 EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
+
+EXACT = 2**53
+"""whole numbers up to here are the same as floats"""
 
 
 class Publication(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -109,6 +113,7 @@ def check(publication: Publication, files: Files, known: Mapping[str, frozenset[
             wrong.append(str(each))
     if not inputs and not wrong:
         warnings.append("no input is chosen: clients can run it only as it is")
+    warnings += _left_behind(graph, files, inputs)
     unknown, warning = _classes(graph, known)
     wrong += unknown
     warnings += warning
@@ -174,6 +179,17 @@ def _wrong_image(each: Offered, sent: Mapping[str, str]) -> list[str]:
     return [] if each.image in sent else [f"{each.where}: {each.image[:100]!r} is not among `descimages`"]
 
 
+def _left_behind(graph: Graph, files: Files, inputs: Collection[str]) -> list[str]:
+    """The defaults that are files: those of the PC it was made on, which others need not have."""
+    return [
+        f"node {node}: {name}: the file {value[:100]!r} is not sent along, so only PCs that have it run a job"
+        + (" that does not set this input" if f"{node}/{name}" in inputs else "")
+        for node, content in graph.items()
+        for name, value in content["inputs"].items()
+        if isinstance(value, str) and type_of_extension(extension_of(value), files.allowed)
+    ]
+
+
 def _classes(graph: Graph, known: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
     """What is wrong, and what is to be warned of, with the node classes."""
     requires = {content["class_type"] for content in graph.values()}
@@ -207,6 +223,17 @@ def _picture(stem: str, url: str, files: Files) -> tuple[str, bytes]:
     rules = msgspec.structs.replace(files, allowed=PICTURES, max_pixels=min(files.max_pixels, MAX_PIXELS))
     verify(content, f"picture{EXTENSIONS[kind]}", rules, kind)
     return name, content
+
+
+def write_floats(graph: Graph, floats: Mapping[str, frozenset[str]]) -> None:
+    """Makes whole numbers floats where a class takes FLOATs: JavaScript writes 2.0 as 2, and a default of 2 would have
+    clients send whole numbers only. `floats`: class -> its inputs that are FLOATs."""
+    for content in graph.values():
+        inputs = content["inputs"]
+        for name in floats.get(content["class_type"], frozenset()) & inputs.keys():
+            value = inputs[name]
+            if type(value) is int and abs(value) <= EXACT:  # a bool is an int, too
+                inputs[name] = float(value)
 
 
 def _rename(graph: Graph, names: Mapping[str, str]) -> None:

@@ -94,11 +94,12 @@ def install(layout: Layout, source: Path, version: str, dry_run: bool = False) -
 
 
 def uninstall(layout: Layout, dry_run: bool = False) -> Report:
-    """Removes what `install` made, the token too; the owner's files in it go into a backup. Raises as `install`."""
+    """Removes what `install` made, the token too, and what the package remembers in ComfyUI's user folder; the owner's
+    files in it go into a backup. Raises as `install`."""
     _check(layout)
     backup = disk.Backup(layout.base)
     manifest = package.load(layout.package)
-    if manifest is None and not _leftovers(layout):
+    if manifest is None and not _leftovers(layout) and not layout.states():
         return Report("nothing to do: it is not installed")
     report = Report(f"removed {PACKAGE}")
     if manifest is not None:
@@ -110,6 +111,8 @@ def uninstall(layout: Layout, dry_run: bool = False) -> Report:
     if disk.exists(layout.package):
         disk.move(layout.package, layout.custom_nodes / GONE)
         package.take_apart(layout.custom_nodes / GONE, backup)
+    for path in layout.states():
+        disk.remove(path)
     report.kept = backup.names
     report.backup = backup.folder
     return report

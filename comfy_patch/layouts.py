@@ -13,7 +13,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .disk import is_link
+
 PACKAGE = "bridged_patch"
+STATE = f"{PACKAGE}.json"
 
 
 class NotComfyUI(Exception):
@@ -36,6 +39,12 @@ class Layout:
     @property
     def package(self) -> Path:
         return self.custom_nodes / PACKAGE
+
+    def states(self) -> list[Path]:
+        """The files in which the package remembers a pause and what was served, and halves of one that a crash left.
+        Where a user folder is a link, or was moved by `--user-directory`, they are not looked for."""
+        user = self.base / "user"
+        return [] if is_link(user) else [*user.glob(STATE), *user.glob(f".{STATE}.*")]
 
     @property
     def version(self) -> str | None:

@@ -18,7 +18,7 @@ from bridged.actors.fetches import Fetches
 from bridged.actors.folders import PATIENCE, Choices, Folders
 from bridged.errors import BackendUnavailable, NotYetKnown, UnknownFolder
 from bridged.model import Graph
-from bridged.nodedefs.forms import Definition
+from bridged.nodedefs.forms import Definition, inputs_of
 from bridged.nodedefs.localise import localised
 from bridged.nodedefs.parse import NodeClasses, parse_combos
 from bridged.nodedefs.views import Offered, View, Views, definition_of, has_unknown_lists, remotes_of, witnesses
@@ -148,6 +148,12 @@ class Nodes:
         is_small = sum(len(offered.classes[name]) for offered in pool) <= IN_PLACE
         made: Definition | None = make() if is_small else await trio.to_thread.run_sync(make)
         return made
+
+    async def floats(self, name: str) -> frozenset[str]:
+        """The inputs of a class that are FLOATs, of what is known now."""
+        definition = await self.definition(name, owners=False)
+        inputs = inputs_of(definition) if definition else ()
+        return frozenset(key for _, key, spec in inputs if isinstance(spec, list) and spec[:1] == ["FLOAT"])
 
     async def choices(self, name: str, key: str, *, renewed: bool = False) -> Choices:
         """What a remote combo of a node's own lists. Raises UnknownFolder: there is none; NotYetKnown."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from bridged.config.schema import Config
 from bridged.errors import BadRequest, BridgedError, FileRefused, UnknownAlias
 from bridged.files.clamd import Scanner
 from bridged.files.spool import storage_errors
-from bridged.publication import Checked, Publication, check, decoded
+from bridged.publication import Checked, Publication, check, decoded, write_floats
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +47,19 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 class Publisher:
-    """`known` gives the node classes of each backend that has answered."""
+    """`known` gives the node classes of each backend that has answered; `floats` the inputs of one that are FLOATs."""
 
-    def __init__(self, reloader: Reloader, scanner: Scanner, known: Callable[[], Mapping[str, frozenset[str]]]) -> None:
+    def __init__(
+        self,
+        reloader: Reloader,
+        scanner: Scanner,
+        known: Callable[[], Mapping[str, frozenset[str]]],
+        floats: Callable[[str], Awaitable[frozenset[str]]],
+    ) -> None:
         self._reloader = reloader
         self._scanner = scanner
         self._known = known
+        self._floats = floats
         self._checks = trio.CapacityLimiter(1)
 
     async def publish(self, publication: Publication, who: str) -> tuple[Published, bool]:
@@ -66,6 +73,8 @@ class Publisher:
             abandon_on_cancel=True,
         )
         await _scanned(self._scanner, config, checked)
+        kinds = {content["class_type"] for content in checked.version.graph.values()}
+        write_floats(checked.version.graph, {kind: await self._floats(kind) for kind in kinds})
         written = await self._write(partial(published.publish, config.published_dir, checked.version))
         now = self._reloader.current
         in_force = now.published.workflows.get(publication.alias)

@@ -16,10 +16,15 @@ State = dict[str, Any]
 
 
 class Store:
-    """One JSON object in a file that is replaced whole: after a power cut there is the old one or the new one."""
+    """One JSON object in a file that is replaced whole: after a power cut there is the old one or the new one.
 
-    def __init__(self, path: Path) -> None:
+    `home`: nothing is written any more once this folder is gone. A package is removed while ComfyUI runs, and nothing
+    of it shall come back then.
+    """
+
+    def __init__(self, path: Path, home: Path | None = None) -> None:
         self._path = path
+        self._home = home
 
     def load(self) -> State:
         """{} where there is no file, or none that can be read."""
@@ -31,6 +36,8 @@ class Store:
 
     def save(self, state: State) -> None:
         """Raises OSError."""
+        if self._home is not None and not self._home.is_dir():
+            return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
         try:

@@ -34,7 +34,7 @@ def install(folder: Path, find: Callable[[str], Any] = importlib.import_module) 
         host = Host(find)
     except LookupError:
         return None  # it has been said
-    lending = Lending(Store(host.state_file(folder)))
+    lending = Lending(Store(host.state_file(folder), folder))
 
     def announce(state: dict[str, Any]) -> None:
         host.announce(EVENT, state)

@@ -109,9 +109,11 @@ def test_an_empty_token_file_is_given_a_token(place: Place) -> None:
 
 
 def test_uninstall_leaves_the_comfyui_as_it_was(place: Place) -> None:
+    write(place.comfyui, {"user/comfy.settings.json": "{}"})
     before = everything(place.comfyui)
     place.install()
     write(place.package, {"__pycache__/host.cpython-312.pyc": "compiled"})
+    write(place.comfyui, {"user/bridged_patch.json": "{}", "user/.bridged_patch.json.x1": ""})
 
     install.uninstall(place.layout)
 
@@ -138,8 +140,12 @@ def test_nothing_behind_a_link_is_touched(place: Place, tmp_path: Path) -> None:
     (place.package / "models").symlink_to(models)
     (place.package / "host.py").unlink()
     (place.package / "host.py").symlink_to(models / "host.py")
+    users = write(tmp_path / "users", {"bridged_patch.json": "{}"})
+    (place.comfyui / "user").symlink_to(users)
 
     install.uninstall(place.layout)
+
+    assert (users / "bridged_patch.json").exists()
 
     assert {path.name: path.read_text() for path in models.iterdir()} == {
         "a.safetensors": "weights",

@@ -132,6 +132,7 @@ def test_killed_at_any_step_a_removal_loses_no_file_of_the_owners_and_can_be_don
 ) -> None:
     place = Place(tmp_path / "first").with_old()
     write(place.package, MINE)
+    write(place.comfyui, {"user/bridged_patch.json": "{}"})
     run = faults(place, tmp_path / "runs", monkeypatch, Killed, lambda copy: install.uninstall(copy.layout))
     assert len(run) > len(MINE)
     for copy, step, _ in run:
@@ -140,3 +141,4 @@ def test_killed_at_any_step_a_removal_loses_no_file_of_the_owners_and_can_be_don
         assert copy.loadable() == {"other"}, step
         assert not copy.leftovers(), step
         assert set(copy.backed_up().values()) == set(MINE.values()), step
+        assert not (copy.comfyui / "user" / "bridged_patch.json").exists(), step

@@ -169,6 +169,19 @@ def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["state.json"]
 
 
+def test_nothing_is_written_down_once_the_package_is_gone(tmp_path: Path) -> None:
+    home, path = tmp_path / "bridged_patch", tmp_path / "state.json"
+    home.mkdir()
+    lending = Lending(Store(path, home))
+    lending.pause(None, stop=False)
+    assert path.exists()
+    home.rmdir()
+    path.unlink()
+    lending.resume()
+    assert not path.exists()
+    assert not lending.paused
+
+
 def test_what_was_served_yesterday_is_not_todays(tmp_path: Path) -> None:
     day = ["2026-11-23"]
     lending = Lending(Store(tmp_path / "state.json"), today=lambda: day[0])

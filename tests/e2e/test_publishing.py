@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.cli.commands import bridged
 from tests.conftest import StartFake
-from tests.e2e.house import PATTERN, House
+from tests.e2e.house import INVERT, PATTERN, House
 from tests.e2e.test_access import let_in, wait_for_keys, wait_let_in
 from tests.fakes.comfyui import FakeComfyUI
 
@@ -381,6 +381,35 @@ async def test_pcs_that_have_not_answered_and_pcs_that_lack_something_are_warnin
                 "no PC has all the node classes, so none can run it now: pc-1 lacks SaveImage; pc-2 lacks EmptyImage"
             ]
             nursery.cancel_scope.cancel()
+
+
+async def test_a_float_with_a_whole_number_as_its_default_takes_fractions(
+    fake: FakeComfyUI, http: httpx.AsyncClient
+) -> None:
+    blur: dict[str, Any] = {
+        "class_type": "ImageBlur",
+        "inputs": {"image": ["1", 0], "blur_radius": 2, "sigma": 3},  # JavaScript's 3.0
+        "_meta": {"apiinput": "blur_radius,sigma"},
+    }
+    workflow = graph() | {"3": blur}
+    workflow["2"]["inputs"]["images"] = ["3", 0]
+    await publish(http, workflow=workflow)
+    said = await info(http)
+    assert {key: each["type"] for key, each in said.items() if key.startswith("3/")} == {
+        "3/blur_radius": "int",
+        "3/sigma": "float",
+    }
+    run = await http.post("/run?clientId=me", json={"workflow": "new", "3/sigma": 2.5, "3/blur_radius": 3})
+    assert run.status_code == 200, run.text
+    assert list(fake.prompts.values())[-1].graph["3"]["inputs"] == {"image": ["1", 0], "blur_radius": 3, "sigma": 2.5}
+
+
+async def test_that_a_default_file_stays_where_it_is_is_said(house: House, http: httpx.AsyncClient) -> None:
+    workflow = copy.deepcopy(INVERT)
+    chosen = "node 10: image: the file 'example.png' is not sent along, so only PCs that have it run a job"
+    assert (await publish(http, workflow=workflow))["warnings"] == [f"{chosen} that does not set this input"]
+    workflow["10"]["_meta"] = {}
+    assert (await publish(http, 200, workflow=workflow))["warnings"] == [chosen]
 
 
 # -- the command -----------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ export async function publish(publication, { address, key, origin, fetch }) {
   } catch {
     // Something between us and the bridge answered; its status says the most.
   }
-  return outcome(response.status, answer, publication);
+  return outcome(response.status, answer, publication, key);
 }
 
 /**
@@ -99,16 +99,16 @@ async function unreachable(error, { address, origin, fetch }) {
     return failure(`Nothing answers at ${address}.`, ["Is the address right, and is the bridge running?"]);
   }
   return failure(`${address} is there, but does not let this page call it.`, [
-    `Its operator lists this page's origin in bridged.toml, under [server]: cors = ["${origin}"]`,
-    "and reloads the bridge.",
+    `Its operator lists this page's origin in bridged.toml, under [access]: cors = ["${origin}"]`,
+    "The bridge takes that up as soon as the file is saved.",
   ]);
 }
 
 /**
- * @param {number} status @param {any} answer @param {Publication} publication
+ * @param {number} status @param {any} answer @param {Publication} publication @param {string} key
  * @returns {Outcome}
  */
-function outcome(status, answer, { alias }) {
+function outcome(status, answer, { alias }, key) {
   const lines = detailLines(answer);
   if (status === 200 || status === 201) {
     const name = typeof answer?.alias === "string" ? answer.alias : alias;
@@ -127,6 +127,7 @@ function outcome(status, answer, { alias }) {
       ],
     };
   }
+  if (!key && (status === 401 || status === 403)) return failure("The bridge asks for a key.", lines);
   if (status === 401) return failure("The bridge does not know this key.", lines);
   if (status === 403) return failure("This key may not publish: it needs the scope admin.", lines);
   if (status === 404 || status === 405) {

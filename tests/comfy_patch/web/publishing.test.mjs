@@ -89,13 +89,22 @@ test("other statuses say what to do, whatever the body is", async () => {
   }
 });
 
+test("where the bridge wants a key and none was given, that is said", async () => {
+  for (const status of [401, 403]) {
+    const fetch = async () => Response.json({ detail: "an API key is needed" }, { status });
+    const { headline, lines } = await publish(PUBLICATION, { ...MEANS, key: "", fetch });
+    assert.match(headline, /asks for a key/);
+    assert.deepEqual(lines, ["an API key is needed"]);
+  }
+});
+
 test("a bridge that is there but lets this page not call it is told apart from one that is not there", async () => {
   const blocked = async (_url, { mode }) => {
     if (mode === "no-cors") return new Response();
     throw new TypeError("Failed to fetch");
   };
   const listed = await publish(PUBLICATION, { ...MEANS, fetch: blocked });
-  assert.match(listed.lines.join(" "), /\[server\]: cors = \["http:\/\/pc:8188"\]/);
+  assert.match(listed.lines.join(" "), /\[access\]: cors = \["http:\/\/pc:8188"\]/);
   const away = async () => {
     throw new TypeError("Failed to fetch");
   };
