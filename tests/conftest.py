@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import HealthCheck, settings
 
 from tests.e2e.house import BLURS, INVERT, PATTERN, House
 from tests.fakes.comfyui import FakeComfyUI
 
 REAL_URLS = [url.strip() for url in os.environ.get("COMFYUI_URLS", "").split(",") if url.strip()]
+
+# Examples may take their time where the machine is busy; CI's own profile of Hypothesis, where it is in force, stays.
+settings.register_profile("bridged", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("bridged")
 
 StartFake = Callable[[str], Awaitable[FakeComfyUI]]
 
