@@ -395,7 +395,7 @@ def scripts(draw: st.DrawFn) -> list[Step]:
 ENDS = st.sampled_from(["eof", "silence", "rst"])
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=400)
+@settings(derandomize=True, database=None, deadline=None, max_examples=250)
 @given(scripts(), ENDS)
 def test_both_lanes_are_one(script: list[Step], end: str) -> None:
     alike(script, end)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 
 def target(
-    *strategies: st.SearchStrategy[Any], examples: int = 1000, audit: Callable[[], None] | None = None
+    *strategies: st.SearchStrategy[Any], examples: int = 400, audit: Callable[[], None] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """In place of `given`. `examples` are tried by `make test`; the fuzzer loads a profile that asks for more, and
     calls `audit` after each round of them."""

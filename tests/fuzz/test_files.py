@@ -79,7 +79,7 @@ def test_any_damaged_picture_is_taken_or_refused(file: tuple[bytes, str]) -> Non
         cleaned(content, kind, extension)
 
 
-@target(files(MEDIA), examples=400)
+@target(files(MEDIA), examples=150)
 def test_any_damaged_sound_or_video_is_taken_or_refused(file: tuple[bytes, str]) -> None:
     content, extension = file
     kind = checked(content, f"a{extension}")
@@ -106,7 +106,7 @@ def test_any_text_is_taken_or_refused(content: bytes, extension: str) -> None:
     checked(content, f"a{extension}")
 
 
-@target(files(PICTURES + MEDIA), examples=300)
+@target(files(PICTURES + MEDIA), examples=150)
 def test_what_is_on_disk_is_judged_as_what_is_in_memory(file_and_extension: tuple[bytes, str]) -> None:
     content, extension = file_and_extension
     with tempfile.NamedTemporaryFile() as file:
