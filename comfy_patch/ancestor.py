@@ -101,7 +101,7 @@ def _find_files(folder: Path, remains: Remains) -> None:
             continue
         if not path.is_file():
             continue
-        content = path.read_bytes()
+        content = _content(path, remains)
         if any(mark in content for mark in marks):
             remains.files[_backup_name(folder, name, remains.files)] = path
         elif name == "main_adapted.py":
@@ -112,13 +112,24 @@ def _find_launchers(folder: Path, remains: Remains) -> None:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in _LAUNCHERS or not path.is_file() or path.stat().st_size > _LARGEST_LAUNCHER:
             continue
-        content = path.read_bytes()
+        content = _content(path, remains)
         if renamed(content) == content:
             continue
         if disk.is_link(path):
             remains.notes.append(f"{path}: starts main_adapted.py, and is a link; change it to main.py yourself")
         else:
             remains.launchers[_backup_name(folder, path.name, remains.launchers)] = path
+
+
+def _content(path: Path, remains: Remains) -> bytes:
+    """b"" where it may not be read: a script of another user's is no reason to stop."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        remains.notes.append(
+            f"{path}: cannot be read, so look for the old patch's main_adapted.py in it: {error.strerror}"
+        )
+        return b""
 
 
 def _backup_name(folder: Path, name: str, taken: dict[str, Path]) -> str:
@@ -129,13 +140,13 @@ def _find_damage(code: Path, remains: Remains) -> None:
     known = _git(code, "ls-files", "-z", "--", *_COMFYUIS)
     differs = _git(code, "diff", "--name-only", "--diff-filter=M", "-z", "HEAD", "--", *_COMFYUIS)
     for name in differs:
-        theirs = _MARK in (code / name).read_bytes()
+        theirs = _MARK in _content(code / name, remains)
         why = "changed by the old patch" if theirs else "not as ComfyUI's own version; if the old patch did that"
         remains.notes.append(f"{code / name}: {why}; restore it: git -C {code} checkout -- {name}")
     for pattern in _BUNDLES:
         for path in sorted(code.glob(pattern)):
             name = path.relative_to(code).as_posix()
-            if name in differs or _MARK not in path.read_bytes():
+            if name in differs or _MARK not in _content(path, remains):
                 continue
             if known and name not in known:
                 remains.notes.append(f"{path}: of the old patch, and not part of this ComfyUI, which does without it")
@@ -146,7 +157,7 @@ def _find_damage(code: Path, remains: Remains) -> None:
 def _find_bundles(folder: Path, layout: Layout, remains: Remains) -> None:
     for place in _FRONT_ENDS:
         for path in sorted(folder.glob(f"{place}/comfyui_frontend_package/static/assets/index-*.js")):
-            if _MARK in path.read_bytes():
+            if _MARK in _content(path, remains):
                 remains.notes.append(
                     f"{path}: changed by the old patch; restore it with ComfyUI's Python:"
                     f" python -m pip install --force-reinstall --no-deps {_front_end_pin(layout)}"

@@ -49,6 +49,7 @@ def is_owner(peer: str, headers: Headers) -> bool:
     `peer`: the address at the other end of the connection; "" for none. A proxy on this machine would make everybody
     look like the owner: hence no forwarding header. A name that an attacker's DNS points at this machine is no
     loopback `Host`, and a page of another site has no `Sec-Fetch-Site: same-origin` (browsers write it, pages cannot).
+    Where a proxy says nothing of itself and writes its own `Host`, as nginx does unasked, `Origin` still is the page's.
     """
     return (
         _is_loopback(peer)
@@ -56,6 +57,7 @@ def is_owner(peer: str, headers: Headers) -> bool:
         and len(headers.get("host", ())) == 1
         and _is_loopback_host(headers["host"][0])
         and list(headers.get("sec-fetch-site", ())) == ["same-origin"]
+        and all(_host_of(origin) == headers["host"][0].lower() for origin in headers.get("origin", ()))
     )
 
 
@@ -66,6 +68,10 @@ def _is_loopback(address: str) -> bool:
         return False
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return (mapped or found).is_loopback
+
+
+def _host_of(origin: str) -> str:
+    return origin.partition("://")[2].lower()
 
 
 def _is_loopback_host(host: str) -> bool:

@@ -30,7 +30,7 @@ def add_interception(host: Host, routes: Routes) -> None:
             call = routes.intercepts(request.method, request.path, query)
             if call is not None:
                 ours = _request(request, query, await request.read())  # aiohttp keeps it for ComfyUI's handler
-                found = await host.wait(partial(call, ours))
+                found = await host.wait(partial(call, ours), aside=request.method == "GET")  # POST is the owner's, too
                 if found is not None:
                     return host.response(found.body, found.status)
         except Exception as error:
@@ -46,7 +46,7 @@ def _handler(host: Host, routes: Routes, route: Route) -> Handler:
     async def handle(request: Any) -> Any:
         ours = _request(request, _query(request), await _body(request))
         call = partial(routes.call, route, ours)
-        found = await host.wait(call) if route.waits else call()
+        found = await host.wait(call, route.aside) if route.waits or route.aside else call()
         return host.response(found.body, found.status)
 
     return handle

@@ -14,6 +14,7 @@ import logging
 import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,10 @@ model's `model_loaded_memory` (2024-12), `interrupt_current_processing` of `comf
 `comfy.interruption` (forks)."""
 
 
+ASIDE = 4
+"""threads for what may take long: custom nodes' own code, a drive that does not answer"""
+
+
 class Host:
     """Raises LookupError: what everything else stands on is missing. `find`: imports a module, for tests."""
 
@@ -96,6 +101,7 @@ class Host:
             raise LookupError("this ComfyUI has no server that can be extended")
         self._server: Any = self._get("server:PromptServer.instance")
         self._web = find("aiohttp.web")
+        self._aside = ThreadPoolExecutor(ASIDE, thread_name_prefix="bridged_patch")
 
     def has(self, *features: str) -> bool:
         return self._lacking.isdisjoint(features)
@@ -230,6 +236,13 @@ class Host:
         if self.has(EVENTS):
             self._server.send_sync(event, data)
 
+    def claim(self) -> bool:
+        """Whether nobody was here before us: a second copy of the package, or this one loaded again, would count and
+        remember everything twice."""
+        first = not hasattr(self._server, "bridged_patch")
+        self._server.bridged_patch = True
+        return first
+
     def at_start(self, call: Callable[[], object]) -> None:
         """When all extensions are loaded and nobody is served yet."""
 
@@ -266,9 +279,10 @@ class Host:
             body=body, status=status, content_type="application/json", charset="utf-8", headers=headers
         )
 
-    async def wait(self, call: Callable[[], Any]) -> Any:
-        """The result of a call that may wait, in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(None, call)
+    async def wait(self, call: Callable[[], Any], aside: bool = False) -> Any:
+        """The result of a call that may wait, in a thread. `aside`: for long, and so in none of those that ComfyUI
+        serves its files and uploads with."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside if aside else None, call)
 
 
 def _memory(management: Any, name: str, device: Any) -> dict[str, Any]:

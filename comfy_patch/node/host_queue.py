@@ -71,7 +71,10 @@ def _observed(change: Callable[..., Any], on_reset: Callable[[], None]) -> Calla
     def observed(value: bool = True) -> Any:
         result = change(value)
         if not value:
-            on_reset()
+            try:
+                on_reset()
+            except Exception:  # ComfyUI is about to execute a prompt
+                log.exception("bridged_patch: the queue's state is not understood")
         return result
 
     return observed

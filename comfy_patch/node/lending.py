@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 import threading
@@ -30,7 +31,7 @@ class Store:
         """{} where there is no file, or none that can be read."""
         try:
             found = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -68,6 +69,8 @@ class Lending:
         self._saving = threading.Lock()
         self.stopped = False
         """the owner has paused, and wants what still comes in to be cancelled, too"""
+        self._unsaid = False
+        """the pause has been changed here and is not written down"""
         self._paused, self._until, self._served = _read(store.load())
 
     def state(self) -> State:
@@ -89,14 +92,14 @@ class Lending:
     def pause(self, minutes: float | None, stop: bool) -> None:
         """`minutes` None: until resumed. Raises OSError: it cannot be written down; it holds until the restart then."""
         with self._lock:
-            self._paused, self.stopped = True, stop
+            self._paused, self.stopped, self._unsaid = True, stop, True
             self._until = None if minutes is None else self._clock() + minutes * 60
         self.save()
 
     def resume(self) -> None:
         """Raises OSError as `pause` does."""
         with self._lock:
-            self._paused, self._until, self.stopped = False, None, False
+            self._paused, self._until, self.stopped, self._unsaid = False, None, False, True
         self.save()
 
     def over(self) -> bool:
@@ -123,11 +126,19 @@ class Lending:
             }
 
     def save(self) -> None:
-        """Raises OSError."""
+        """Raises OSError. Two ComfyUIs may share a user directory, one for each GPU: what was served is written without
+        a word on a pause that the owner has begun or ended in the other one."""
         with self._saving:  # whoever writes last writes the newest
             with self._lock:
                 state = {"paused": self._paused, "until": self._until, "served": self._served}
-            self._store.save(state)
+                unsaid, self._unsaid = self._unsaid, False
+            try:
+                written = {} if unsaid else self._store.load()
+                self._store.save({**state, **{key: written[key] for key in ("paused", "until") if key in written}})
+            except OSError:
+                with self._lock:
+                    self._unsaid = self._unsaid or unsaid
+                raise
 
     def _served_today(self) -> State:
         today = self._today()
@@ -141,11 +152,20 @@ def _read(state: State) -> tuple[bool, float | None, State]:
         isinstance(served, dict)
         and isinstance(served.get("date"), str)
         and isinstance(served.get("jobs"), int)
-        and isinstance(served.get("seconds"), (int, float))
+        and _finite(served.get("seconds")) is not None
     )
     known = {key: served[key] for key in ("date", "jobs", "seconds")} if isinstance(served, dict) and fits else None
     return (
         state.get("paused") is True,
-        float(until) if isinstance(until, (int, float)) and not isinstance(until, bool) else None,
+        _finite(until),
         known or {"date": "", "jobs": 0, "seconds": 0.0},
     )
+
+
+def _finite(value: Any) -> float | None:
+    """None: it is no number. JSON as Python reads it has NaN and Infinity, and integers of any size."""
+    try:
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return float(value) if fits else None
+    except OverflowError:
+        return None

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,13 +63,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Route:
-    """`waits`: it may wait for a disk, and is for a thread. `owner`: the owner needs no token at the PC itself."""
+    """`waits`: it may wait for a disk, and is for a thread; `aside`: it may wait for long.
+    `owner`: the owner needs no token at the PC itself."""
 
     method: str
     path: str
     handler: Callable[[Request], Any]
     waits: bool = False
     owner: bool = False
+    aside: bool = False
 
 
 class Routes:
@@ -112,10 +115,10 @@ class Routes:
         if self._leases is not None:
             routes.append(Route("POST", "lease", self._lease))
         if self._files is not None:
-            routes.append(Route("GET", "models", self._models, waits=True))
+            routes.append(Route("GET", "models", self._models, aside=True))
         if self._definitions is not None:
-            routes.append(Route("GET", "combos", self._combos, waits=True))
-        return [Route(r.method, PREFIX + r.path, r.handler, r.waits, r.owner) for r in routes]
+            routes.append(Route("GET", "combos", self._combos, aside=True))
+        return [Route(r.method, PREFIX + r.path, r.handler, r.waits, r.owner, r.aside) for r in routes]
 
     def call(self, route: Route, request: Request) -> Answer:
         """What one of our routes answers; raises nothing."""
@@ -144,9 +147,9 @@ class Routes:
             return self._refuse_prompt if self._lending.paused else None
         if method != "GET":
             return None
-        if self._definitions is not None and "format" in query and re.fullmatch(r"/object_info(/[^/]+)?", path):
+        if self._definitions is not None and "format" in query and re.fullmatch(r"/object_info(/.+)?", path):
             return self._object_info
-        if self._files is not None and re.fullmatch(r"/internal/files(/[^/]+)?", path):
+        if self._files is not None and re.fullmatch(r"/internal/files(/.+)?", path):
             return self._internal_files if _asks_for_rfc(path, query) else None
         return None
 
@@ -275,4 +278,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """None: it is none, or one that is too large for anything."""
+    with suppress(OverflowError):
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return None

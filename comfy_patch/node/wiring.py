@@ -29,11 +29,14 @@ log = logging.getLogger("bridged_patch")
 
 def install(folder: Path, find: Callable[[str], Any] = importlib.import_module) -> Routes | None:
     """`folder`: where this package lies, with its token; `find`: ComfyUI's modules, by name. None: this ComfyUI cannot
-    be extended."""
+    be extended, or is already."""
     try:
         host = Host(find)
     except LookupError:
         return None  # it has been said
+    if not host.claim():
+        log.warning("bridged_patch: %s is left out: the package is loaded already. Keep one, restart ComfyUI", folder)
+        return None
     lending = Lending(Store(host.state_file(folder), folder))
 
     def announce(state: dict[str, Any]) -> None:

@@ -153,3 +153,22 @@ def test_a_copy_of_the_folder_works_alone_on_any_console(tmp_path: Path, how: st
     assert ended.returncode == 0, ended.stderr
     assert (place.package / "web" / "bridged.js").read_text() == "new\n"
     assert b"Traceback" not in ended.stderr
+
+
+def test_a_script_that_may_not_be_read_is_named_and_the_token_is_said(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """chmod would not do: the tests may run as root."""
+    write(place.comfyui, {"roots.sh": "python main.py\n"})
+    read_bytes = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path.name == "roots.sh":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    status, out, err = run(capsys, "--dest", str(place.comfyui))
+    assert (status, err) == (0, "")
+    assert f'token = "{(place.package / "token").read_text().strip()}"' in out
+    assert f"{place.comfyui / 'roots.sh'}: cannot be read" in out

@@ -51,6 +51,12 @@ def test_a_page_of_another_site_is_not_the_owners(site: list[str]) -> None:
     assert not is_owner("127.0.0.1", {**headers(), "sec-fetch-site": site})
 
 
+@pytest.mark.parametrize("origin", ["https://pc.example", "http://127.0.0.1:3000", "http://localhost:8188", "null", ""])
+def test_the_page_of_a_proxy_that_does_not_say_so_is_not_the_owners(origin: str) -> None:
+    assert is_owner("127.0.0.1", headers(origin="http://127.0.0.1:8188"))
+    assert not is_owner("127.0.0.1", headers(origin=origin))
+
+
 def test_two_hosts_are_none() -> None:
     assert not is_owner("127.0.0.1", {**headers(), "host": ["localhost", "localhost"]})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -244,6 +245,7 @@ def test_pause_and_resume(run: Callable[[Scenario], None], tmp_path: Path) -> No
             {"minutes": "5"},
             {"minutes": True},
             {"minutes": 10**9},
+            {"minutes": 10**400},
             {"stop": 1},
             {"stop": None},
         ):
@@ -294,8 +296,10 @@ def test_files_in_the_rfcs_form_beside_comfyuis_own(run: Callable[[Scenario], No
             assert await client("GET", f"/internal/files/loras?{query}") == files
         one = await client("GET", "/internal/files/loras?first=None&first=a,b&filter_ext=.pt&last=x")
         assert one == (200, {"files": ["None", "a,b", "x"]})
+        client.comfy.files["packs/bbox"] = ["c.pt"]
+        assert await client("GET", "/internal/files/packs/bbox") == (200, {"files": ["c.pt"]})
         missing = example("errors")["no_such_folder"]
-        for url in ("/internal/files/nothing", "/internal/files?folder_path=custom_nodes"):
+        for url in ("/internal/files/nothing", "/internal/files/a/../b", "/internal/files?folder_path=custom_nodes"):
             assert await client("GET", url) == (missing["status"], missing["body"])
         assert (await client("GET", f"/internal/files/loras?first={'x' * 256}"))[0] == 400
         for url in (
@@ -303,7 +307,6 @@ def test_files_in_the_rfcs_form_beside_comfyuis_own(run: Callable[[Scenario], No
             "/internal/files",
             "/internal/logs",
             "/models/loras",
-            "/internal/files/a/b",
         ):
             assert await client("GET", url) == (200, "ComfyUI")
         assert await client("GET", "/internal/files/input?filter_ext=.png") == (200, {"files": []})
@@ -316,7 +319,8 @@ def test_definitions_only_where_they_are_asked_for(run: Callable[[Scenario], Non
         for url in ("/object_info", "/object_info/A", "/object_info?x=1", "/object_info?format=v1", "/ws?format=v2"):
             assert await client("GET", url) == (200, "ComfyUI")
         assert await client("GET", "/object_info?format=v2") == (200, {})
-        assert await client("GET", "/api/object_info/A?format=v2") == (200, {})
+        for name in ("A", "Int // Logic"):
+            assert await client("GET", f"/api/object_info/{name}?format=v2") == (200, {})
         assert (await client("GET", "/object_info?format=v3"))[0] == 400
 
     run(scenario)
@@ -328,6 +332,48 @@ def test_returns_are_derived_when_all_extensions_are_loaded(run: Callable[[Scena
         for call in client.comfy.started:
             await call(None)
         assert late.RETURN_TYPES == ("INT",)  # type: ignore[attr-defined]
+
+    run(scenario)
+
+
+def test_nodes_that_take_for_ever_take_none_of_comfyuis_threads(run: Callable[[Scenario], None]) -> None:
+    async def scenario(client: Client) -> None:
+        asked, goes_on = threading.Event(), threading.Event()
+
+        def input_types() -> Any:
+            asked.set()
+            goes_on.wait(20)
+            return {"required": {"x": ("INT",)}}
+
+        client.comfy.classes["Slow"] = type("Slow", (), {"RETURN_TYPES": (), "INPUT_TYPES": input_types})
+        urls = ("/object_info?format=v2", "/object_info?format=v2", f"{HERE}/combos")
+        waiting = [asyncio.ensure_future(client("GET", url)) for url in urls]
+        try:
+            async with asyncio.timeout(5):
+                while not asked.is_set():
+                    await asyncio.sleep(0)
+                await asyncio.get_running_loop().run_in_executor(None, lambda: None)
+                assert (await client("POST", f"{HERE}/pause", {"minutes": None, "stop": False}))[0] == 200
+                assert await client("POST", "/prompt", {"prompt": {}}) == (200, "ComfyUI")
+        finally:
+            goes_on.set()
+        assert [(await each)[0] for each in waiting] == [200, 200, 200]
+
+    run(scenario)
+
+
+def test_a_second_copy_of_the_package_keeps_its_hands_off(
+    run: Callable[[Scenario], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(client: Client) -> None:
+        assert install(tmp_path / "a copy", client.comfy.find) is None
+        assert "loaded already" in caplog.text
+        client.comfy.submit("a")
+        client.comfy.done(client.comfy.take())
+        await client("POST", f"{HERE}/pause", {"minutes": None, "stop": False})
+        await settled()
+        kept = json.loads((tmp_path / "bridged_patch.json").read_text())
+        assert (kept["paused"], kept["served"]["jobs"]) == (True, 1)
 
     run(scenario)
 

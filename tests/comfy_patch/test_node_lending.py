@@ -203,3 +203,38 @@ def test_a_state_file_that_is_not_ours_is_as_none(tmp_path: Path, text: str) -> 
     assert lending.served()["jobs"] == 0
     lending.pause(None, stop=False)
     assert json.loads(path.read_text())["paused"] is True
+
+
+@pytest.mark.parametrize("until", ["NaN", "Infinity", "1" + "0" * 400, "true", '"x"', "[" * 100_000])
+def test_a_damaged_file_is_neither_in_the_way_nor_the_end_of_a_pause(tmp_path: Path, until: str) -> None:
+    (tmp_path / "state.json").write_text(
+        f'{{"paused": true, "until": {until}, "served": {{"date": "", "jobs": 1, "seconds": NaN}}}}'
+    )
+    lending = Lending(Store(tmp_path / "state.json"), Clock())
+    assert lending.remaining() is None
+    assert lending.state() == {"paused": not until.startswith("["), "until": None}
+    lending.count(1.0)
+    assert lending.served()["seconds"] == 1.0
+
+
+def test_two_comfyuis_of_one_user_directory_do_not_end_each_others_pause(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.json")
+    one, other = Lending(store, Clock()), Lending(store, Clock())
+    one.pause(None, stop=False)
+    other.count(1.0)
+    other.save()
+    assert Lending(store, Clock()).state() == {"paused": True, "until": None}
+    one.resume()
+    assert not Lending(store, Clock()).paused
+
+
+def test_a_pause_that_could_not_be_written_is_written_with_the_next_word(tmp_path: Path) -> None:
+    folder = tmp_path / "user"
+    folder.write_text("")
+    lending = Lending(Store(folder / "state.json"), Clock())
+    with pytest.raises(FileExistsError):
+        lending.pause(None, stop=False)
+    folder.unlink()
+    lending.count(1.0)
+    lending.save()
+    assert Lending(Store(folder / "state.json"), Clock()).paused

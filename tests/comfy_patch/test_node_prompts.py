@@ -181,3 +181,14 @@ def test_only_what_is_cancelled_is_ever_interrupted(house: House) -> None:
     assert not [name for name in interrupted if name.startswith("owners")]
     assert {name for name in names if name.startswith("owners")} <= house.comfy.queue.history.keys()
     assert not house.comfy.management.flag
+
+
+def test_a_prompt_begins_whatever_we_make_of_the_queue(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.comfy.submit("a")
+    house.comfy.take()
+    assert house.jobs.cancel("a") == "running"
+    monkeypatch.setattr(house.comfy.queue, "currently_running", None)
+    house.comfy.begin()
+    assert "not understood" in caplog.text

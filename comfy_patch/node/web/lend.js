@@ -87,6 +87,7 @@ export class LendButton {
   #state = "unknown";
   #front;
   #timer = 0;
+  #placed = false;
   #button = element("button", { class: "bridged-lend", type: "button", hidden: true, onclick: () => this.open() });
 
   /** @param {Front} front */
@@ -98,15 +99,15 @@ export class LendButton {
   async start() {
     addStyle();
     this.#front.on("bridged.lending", (detail) => {
-      if (this.#page && typeof detail?.paused === "boolean") {
+      if (this.#state === "open" && this.#page && typeof detail?.paused === "boolean") {
         this.#page.lending = { paused: detail.paused, until: detail.until ?? null };
         this.#show();
-      } else {
-        void this.refresh();
+        return undefined;
       }
+      return this.refresh();
     });
+    this.#front.on("reconnected", () => this.refresh()); // after a restart of ComfyUI it may stand otherwise
     await this.refresh();
-    if (this.#state !== "away") this.#front.addToTopBar(this.#button);
   }
 
   async refresh() {
@@ -123,6 +124,9 @@ export class LendButton {
       this.#state = "away"; // ComfyUI is gone; its own front end says so
     }
     this.#show();
+    if (this.#placed || this.#state === "away") return;
+    this.#placed = true;
+    this.#front.addToTopBar(this.#button);
   }
 
   /** @param {string} path @param {any} [body] */

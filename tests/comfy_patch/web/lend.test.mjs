@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { durationText, isPage, isPaused, lendingText, servedText } from "../../../comfy_patch/node/web/lend.js";
+import { durationText, isPage, isPaused, LendButton, lendingText, servedText } from "../../../comfy_patch/node/web/lend.js";
 
 const clock = (time) => time.toISOString().slice(11, 16);
 
@@ -37,4 +37,38 @@ test("only an answer of the shape agreed on is taken", () => {
   ]) {
     assert.equal(isPage(wrong), false);
   }
+});
+
+test("the button is back once ComfyUI is, and says how things stand then", async (t) => {
+  const page = JSON.parse(readFileSync(new URL("../../data/patch/page.json", import.meta.url), "utf-8"));
+  const made = () => ({ dataset: {}, addEventListener() {}, setAttribute() {}, append() {} });
+  globalThis.document = { createElement: made, getElementById: () => ({}) };
+  globalThis.window = { setTimeout: () => 0 };
+  t.after(() => {
+    delete globalThis.document;
+    delete globalThis.window;
+  });
+  const events = new Map();
+  const shown = [];
+  let answer = async () => new Response(JSON.stringify({ ...page, lending: { paused: false, until: null } }));
+  const button = new LendButton({
+    fetchApi: () => answer(),
+    on: (event, action) => events.set(event, action),
+    addToTopBar: (element) => shown.push(element),
+    toast() {},
+    recall: () => "",
+    remember() {},
+  });
+  await button.start();
+  assert.equal(shown[0].textContent, "Lend this PC: on");
+  const whole = answer;
+  answer = async () => new Response("", { status: 500 });
+  await button.refresh();
+  assert.equal(shown[0].hidden, true);
+  answer = whole;
+  await events.get("bridged.lending")({ paused: true, until: null });
+  assert.equal(shown[0].hidden, false);
+  answer = async () => new Response(JSON.stringify({ ...page, lending: { paused: true, until: null } }));
+  await events.get("reconnected")(undefined);
+  assert.deepEqual([shown.length, shown[0].hidden, shown[0].textContent], [1, false, "Lend this PC: paused"]);
 });
