@@ -66,6 +66,9 @@ def open_workflow(page: Any, url: str) -> None:
     page.goto(url)
     page.wait_for_function("window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow")
     page.wait_for_function("document.querySelector('#bridged-style') !== null")  # our setup was called
+    if page.evaluate("document.querySelector('.p-dialog-mask') !== null"):  # a new ComfyUI's first page shows templates
+        page.keyboard.press("Escape")
+        page.wait_for_function("document.querySelector('.p-dialog-mask') === null")
     page.evaluate("workflow => app.loadGraphData(workflow)", WORKFLOW)
     page.wait_for_function("app.graph.nodes.length === 3")
     page.evaluate("app.canvas.ds.offset = [70, 50]; app.canvas.ds.scale = 1; app.canvas.draw(true, true)")
