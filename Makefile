@@ -8,8 +8,12 @@ BIN := $(VENV)/bin
 run: $(VENV)/.installed
 	$(BIN)/bridged serve --config etc
 
+# Tests that no other process can slow down or disturb: on all cores. The others have daemons, deadlines and clocks.
+APART := $(addprefix tests/,api comfy comfy_patch config embedded fakes files fuzz nodedefs ops placement store)
+
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto $(APART)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(APART))
 
 faults: $(VENV)/.installed-test
 	$(BIN)/python -m tests.faults --scale full

@@ -39,7 +39,8 @@ TIME_WAIT, LISTEN = "06", "0A"
 
 
 async def schemathesis(house: House, *options: str, key: str = "") -> str:
-    """One run; what it printed. Fails where it found something."""
+    """One run; what it printed. Fails where it found something. With one worker: several threads of it disturb each
+    other in what it reads of its own source (KeyError, SystemError: seen with 4.32)."""
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{house.url}/openapi.json", "--no-color"]
     command += ["--generation-database", "none", "--continue-on-failure", "--request-timeout", "10"]
     command += ["--checks", ",".join(CHECKS), "--warnings", "off", *options]
@@ -140,7 +141,7 @@ async def test_nothing_that_the_document_allows_or_forbids_breaks_the_service(sh
     with trio.fail_after(SECONDS + 120):
         bounded = ["--max-examples", "60", "--no-shrink", "--seed", "1"]
         effort = ["--max-time", str(int(SECONDS))] if SECONDS else bounded
-        said = await schemathesis(house, "--phases", "fuzzing,stateful", "--workers", "4", *effort)
+        said = await schemathesis(house, "--phases", "fuzzing,stateful", *effort)
         await nothing_is_left(house, before)
     grown = resident() - was
     done = (await house.status())["generation_count"]
