@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 run: $(VENV)/.installed
 	$(BIN)/bridged serve --config etc
 
-# Tests that no other process can slow down or disturb: on all cores. The others have daemons, deadlines and clocks.
-APART := $(addprefix tests/,api comfy comfy_patch config embedded fakes files fuzz nodedefs ops placement store)
+# Tests that bear company: on all cores. The others have daemons, deadlines and clocks, and run one by one.
+APART := $(addprefix tests/,actors api cli comfy comfy_patch config corpus e2e/test_corpus.py embedded fakes files fuzz nodedefs ops placement store)
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -n auto $(APART)
