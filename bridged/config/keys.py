@@ -6,15 +6,13 @@ and all, stays as it is.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import secrets
 import stat
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT, Table
 
+from bridged.config.folder import locked, sync
 from bridged.config.load import CLIENTS_FILE, read_clients
 from bridged.config.schema import ClientKey
 from bridged.errors import BadInput, ConfigError
@@ -32,9 +31,6 @@ PREFIX = "bk_"
 
 MODE = 0o640
 """of a new clients.toml: its group is the folder's, which is the service's where the folder is set up for one"""
-
-LOCK_TIMEOUT = 10.0
-"""seconds for another edit to end: one takes milliseconds"""
 
 Clients = tuple[ClientKey, ...]
 
@@ -122,7 +118,7 @@ def edit(folder: Path, change: Callable[[Clients], Clients]) -> Clients:
     try:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder; give one with --config DIR")
-        with _locked(target.parent):
+        with locked(target.parent, str(target.parent)):
             before = read_clients(folder)
             after = change(before)
             raw = target.read_bytes().decode() if target.exists() else ""
@@ -133,7 +129,7 @@ def edit(folder: Path, change: Callable[[Clients], Clients]) -> Clients:
                 if read_clients(Path(beside)) != after:
                     raise ConfigError(f"{CLIENTS_FILE}: it is written in a way that only you can edit; nothing changed")
                 os.replace(Path(beside, CLIENTS_FILE), target)
-            _sync(target.parent)
+            sync(target.parent)
             return after
     except TOMLKitError as error:
         raise ConfigError(f"{CLIENTS_FILE}: {error}; nothing changed") from None
@@ -216,25 +212,6 @@ def _appended(text: str, client: ClientKey) -> str:
     return text + ("\n" if text else "") + tomlkit.dumps({"client": [said]})
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One edit at a time, by a lock on the folder itself: one on the file would go with the file that is replaced."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ConfigError(f"{folder}: another command holds its lock; try again") from None
-                time.sleep(0.01)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _write(beside: Path, text: str, target: Path) -> None:
     """Writes clients.toml into `beside`, with the mode and the owner of `target`."""
     descriptor = os.open(beside / CLIENTS_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -252,11 +229,3 @@ def _write(beside: Path, text: str, target: Path) -> None:
                 os.fchown(descriptor, old.st_uid, old.st_gid)
             os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
         os.fsync(descriptor)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,6 @@ is kept in `previous/`, each version as one file that can be published again.
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import json
 import os
@@ -24,15 +23,15 @@ from typing import Any
 
 import msgspec
 
+from bridged.config.folder import locked, sync
 from bridged.config.load import ALIASES_FILE, read_aliases
 from bridged.config.schema import AliasEntry
-from bridged.errors import ConfigError, UnknownAlias
+from bridged.errors import UnknownAlias
 
 PREVIOUS = "previous"
 KEPT = 10
 """versions of one alias that are kept there"""
 
-LOCK_TIMEOUT = 10.0
 GENERATED = re.compile(r".+\.[0-9a-f]{12}\.[a-z0-9]+")
 HALF = re.compile(r"\..+\.[0-9]+\.tmp")
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
@@ -225,11 +224,7 @@ def _put(path: Path, content: bytes) -> None:
     except OSError:
         new.unlink(missing_ok=True)
         raise
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)
 
 
 @contextmanager
@@ -255,19 +250,6 @@ def as_its_owner(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One writer at a time, the service and commands alike: by a lock on the folder itself."""
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ConfigError(f"{folder.name}/: another command holds its lock; try again") from None
-                time.sleep(0.01)
+    with locked(folder, f"{folder.name}/"):
         yield
-    finally:
-        os.close(descriptor)

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bridged.config import keys
+from bridged.config import folder, keys
 from bridged.config.keys import add_client, key_hash, make_key, renew, revoke
 from bridged.config.load import read_clients
 from bridged.config.schema import ClientKey
@@ -249,7 +249,7 @@ def test_no_folder_and_no_permission_are_said_plainly(tmp_path: Path, monkeypatc
 
 
 def test_an_edit_waits_for_another_one_but_not_for_ever(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr(folder, "LOCK_TIMEOUT", 0.05)
     holder = os.open(file.parent, os.O_RDONLY)
     try:
         fcntl.flock(holder, fcntl.LOCK_EX)
